@@ -1,0 +1,86 @@
+"""A chapter is a Markdown source and, beside it, a generated notebook that holds the outputs of the last execution.
+
+This module reads the two and puts them together; it executes nothing and writes nothing.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import nbformat
+from jupytext.myst import myst_to_notebook
+
+from lab.report import CLAIM_MIME, VALUES_MIME
+
+# What a chapter runs with, in the build and in the tests alike: the pocket size, no network, no progress bars.
+ENVIRONMENT = {"LAB_SIZE": "pocket", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+               "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
+               "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+PLACE = re.compile(r"\{\{ ([\w.-]+) \}\}")
+
+
+def sources(root):
+    """The chapters' Markdown files, in order."""
+    return sorted((root / "chapters").glob("*.md"))
+
+
+def read_source(text):
+    """A chapter's or a page's Markdown as an nbformat notebook without outputs; metadata.source_map has each cell's line."""
+    return nbformat.from_dict(myst_to_notebook(text, add_source_map=True))
+
+
+def read_notebook(path):
+    """The generated notebook, or None where there is none yet."""
+    return nbformat.read(path, as_version=4) if path.is_file() else None
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def code_hash(notebook):
+    """A hash of the code alone: prose may change without a new execution."""
+    return hashlib.sha256("\0".join(cell.source for cell in code_cells(notebook)).encode()).hexdigest()[:12]
+
+
+def attach_outputs(notebook, executed):
+    """Give each code cell of a source notebook the outputs of its twin in the executed one."""
+    ours, theirs = code_cells(notebook), code_cells(executed)
+    if [cell.source for cell in ours] != [cell.source for cell in theirs]:
+        raise ValueError("the notebook's code cells are not those of its source: run `make book`")
+    for cell, twin in zip(ours, theirs):
+        cell.outputs, cell.execution_count = twin.outputs, twin.execution_count
+
+
+def recorded(notebook, mime):
+    """Everything that the notebook's outputs recorded under a MIME type, in order."""
+    return [output.data[mime] for cell in code_cells(notebook) for output in cell.outputs if mime in output.get("data", {})]
+
+
+def values(notebook):
+    """{name: text} of all that the chapter showed through `lab.report.show`."""
+    return {name: text for shown in recorded(notebook, VALUES_MIME) for name, text in shown.items()}
+
+
+def claims(notebook):
+    """The ledger rows that the chapter measured, as `lab.report.claim` recorded them."""
+    return recorded(notebook, CLAIM_MIME)
+
+
+def all_values(root):
+    """{"06-dpo.win_rate": text, ...} of every executed chapter, for pages that quote them."""
+    notebooks = {source.stem: read_notebook(source.with_suffix(".ipynb")) for source in sources(root)}
+    return {f"{stem}.{name}": text for stem, notebook in notebooks.items() if notebook for name, text in values(notebook).items()}
+
+
+def fill(text, known):
+    """Put recorded values into `{{ name }}` places. A name that no cell showed is an error.
+
+    >>> fill("It won {{ rate }}.", {"rate": "74%"})
+    'It won 74%.'
+    """
+    def value(match):
+        if match[1] not in known:
+            raise ValueError(f"nothing showed a value named {match[1]!r}; there are: {', '.join(known) or 'none'}")
+        return known[match[1]]
+    return PLACE.sub(value, text)

@@ -1,0 +1,134 @@
+"""The Sphinx extension of the book: a chapter's page is its Markdown source with the outputs of its stored notebook.
+
+Nothing is executed here. Every page may quote recorded values as {{ name }} (another chapter's as {{ 06-dpo.name }}),
+and the ledger and status tables are made from the stored notebooks.
+"""
+
+from pathlib import Path
+
+import nbformat
+from sphinx.errors import ExtensionError
+
+from lab import report
+from lab.report import CLAIM_MIME, VALUES_MIME
+from tools.chapters import (all_values, attach_outputs, claims, code_cells, fill, read_notebook, read_source, sources,
+                            values)
+
+STATUS_COLUMNS = ("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+
+def setup(app):
+    app.connect("source-read", put_outputs_in)
+    app.config.html_static_path.append(str(Path(app.srcdir) / "book" / "_static"))
+    app.add_css_file("book.css")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def read(text):
+    """Reader for myst-nb: what `put_outputs_in` has made of a .md file is a notebook in JSON."""
+    return nbformat.reads(text, as_version=4)
+
+
+def put_outputs_in(app, docname, source):
+    """Before Sphinx parses a page, make a notebook of it: its Markdown, the recorded values and the outputs."""
+    root, path = Path(app.srcdir), Path(app.env.doc2path(docname))
+    stored = [chapter.with_suffix(".ipynb") for chapter in sources(root)]
+    for file in [*stored, report.__file__, __file__]:  # when one of these changes, Sphinx builds the page again
+        app.env.note_dependency(str(file))
+    try:
+        is_chapter = path.parent == root / "chapters"
+        notebook = chapter(source[0], path, all_values(root)) if is_chapter else page(source[0], root)
+    except ValueError as error:
+        raise ExtensionError(f"{path.name}: {error}") from None
+    source[0] = nbformat.writes(notebook)
+
+
+def chapter(text, path, quoted):
+    """A chapter's notebook for the book: prose as MyST, outputs from the stored notebook beside it."""
+    notebook, stored = read_source(text), read_notebook(path.with_suffix(".ipynb"))
+    if stored is None:
+        raise ValueError("it has no notebook yet: run `make book`")
+    attach_outputs(notebook, stored)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = fill(cell.source, quoted | values(stored))
+        else:
+            _prepare_outputs(cell)
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    _say_how_it_ran(notebook.cells[0], path, stored.metadata["run"])
+    return notebook
+
+
+def page(text, root):
+    """Any other page, with the two tables and the chapters' values filled in."""
+    tables = {"ledger_table": ledger_table(root), "ledger_summary": ledger_summary(root), "status_table": status_table(root)}
+    return read_source(fill(text, all_values(root) | tables))
+
+
+def ledger_table(root):
+    """Every claim of the course, with what the chapters measured, or where it will be measured."""
+    measured = _measured(root)
+    rows = [row for id in report.CLAIMS for row in (_measured_rows(id, measured) or [_planned_row(id)])]
+    return _table(("id", "claim", "experiment", "measured", "did it hold?", "chapter"), rows)
+
+
+def ledger_summary(root):
+    rows = [row for _, row in _measured(root)]
+    ids, failed = {row["id"] for row in rows}, {row["id"] for row in rows if not row["held"]}
+    return (f"{len(ids)} of {len(report.CLAIMS)} claims have been measured so far: {len(ids - failed)} held, "
+            f"{len(failed)} did not hold in at least one experiment.")
+
+
+def status_table(root):
+    """How long each chapter ran, when, and with which versions."""
+    rows = []
+    for source in sources(root):
+        run = read_notebook(source.with_suffix(".ipynb")).metadata["run"]
+        rows.append((_link(source), f"{run['seconds']:.0f}", run["date"], *(run["versions"][name] for name in STATUS_COLUMNS)))
+    return _table(("chapter", "seconds", "executed on", *STATUS_COLUMNS), rows)
+
+
+def _measured(root):
+    """(chapter source, ledger row) for each claim that a chapter recorded."""
+    return [(source, row) for source in sources(root) for row in claims(read_notebook(source.with_suffix(".ipynb")))]
+
+
+def _measured_rows(id, measured):
+    return [(id, report.CLAIMS[id].sentence, row["experiment"], " ".join(filter(None, [f"**{row['measured']}**", row["note"]])),
+             "yes" if row["held"] else "**no**", _link(source)) for source, row in measured if row["id"] == id]
+
+
+def _planned_row(id):
+    claim = report.CLAIMS[id]
+    return id, claim.sentence, "not yet measured", "", "", f"planned: chapter {int(claim.chapter[:2])}"
+
+
+def _link(source):
+    title = next(line[2:] for line in source.read_text("utf8").splitlines() if line.startswith("# "))
+    return f"[{title}](../chapters/{source.name})"
+
+
+def _table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+def _prepare_outputs(cell):
+    """Leave out what is for the ledger only, and move an image's alt text to the cell, where the book's builder looks."""
+    for output in cell.outputs:
+        for mime in (VALUES_MIME, CLAIM_MIME):
+            output.get("data", {}).pop(mime, None)
+    alts = [output.metadata["image/png"].get("alt") for output in cell.outputs if "image/png" in output.get("metadata", {})]
+    if len(alts) > 1:
+        raise ValueError("a cell shows two figures; give each its own cell, so that each has its own alt text")
+    if alts:
+        cell.metadata.setdefault("mystnb", {}).setdefault("image", {})["alt"] = alts[0]
+
+
+def _say_how_it_ran(cell, path, run):
+    """Under the title: where to get the notebook, and what its outputs come from."""
+    title, _, rest = cell.source.partition("\n")
+    note = (f"*Executed on {run['date']} in {run['seconds']:.0f} seconds* ({{doc}}`status </book/status>`). "
+            f"{{download}}`Download the notebook <{path.stem}.ipynb>`.")
+    cell.source = f"{title}\n\n{note}\n{rest}"
