@@ -8,7 +8,7 @@ model: that is the right reference only if the adapter was added after SFT.)
 
 import torch
 
-from lab.data import PAIRS, encode_all, encode_pair, pair_collator, read
+from lab.data import PAIRS, encode_all, encode_pair, name_of, pair_collator, read
 from lab.models import supervised_logits
 from lab.objectives import dpo_loss, implicit_reward, sequence_logprobs
 from lab.train import train
@@ -24,8 +24,7 @@ def dpo(model, tokenizer, pairs, *, beta, lr, epochs=1, batch_size=32, seed=0, m
     if beta <= 0:
         raise ValueError(f"beta must be positive, not {beta}")
     max_length = max_length or model.config.max_position_embeddings
-    where = pairs if isinstance(pairs, str) else "the given rows"
-    examples = encode_all(read(pairs, PAIRS), encode_pair, tokenizer, max_length, where, drop)
+    examples = encode_all(read(pairs, PAIRS), encode_pair, tokenizer, max_length, name_of(pairs), drop)
     collate = pair_collator(tokenizer)
     examples = add_reference(model, examples, collate, batch_size)
     return train(model, examples, collate, lambda model, batch: loss(model, batch, beta), lr=lr, epochs=epochs,

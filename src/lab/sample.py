@@ -3,13 +3,13 @@ outside the arithmetic. Greedy sampling gives the same tokens as `model.generate
 
 import contextlib
 
-import bitsandbytes as bnb
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import Cache
 
 from lab.data import DataError, check_tokenizer, encode_prompt, pad
+from lab.models import Linear4bit, decoded
 
 
 def sample(model, tokenizer, prompts, *, max_new_tokens=48, temperature=1.0, seed=0, template=True, batch_size=64):
@@ -78,7 +78,7 @@ def continue_batch(model, ids, chance, temperature, stop):
             index, token, lengths, chance = index[alive.cpu()], token[alive], lengths[alive], chance[alive]
             alive = alive[alive]
         position = lengths + t  # (B,) where this token stands, over the pads of the prompt
-        mask = cache.step(position, model.dtype)
+        mask = cache.step(position)
         logits = model(input_ids=token[:, None], position_ids=position[:, None], attention_mask=mask,
                        past_key_values=cache, use_cache=True).logits[:, 0]
     room = [min(new, model.config.max_position_embeddings - len(row)) for row in ids]
@@ -106,12 +106,12 @@ class PreallocatedCache(Cache):
     def __init__(self, size):
         self.size, self.position, self.layers, self.keys, self.values = size, None, [], [], []
 
-    def step(self, position, dtype):
+    def step(self, position):
         """Set where the next token of each row goes; returns the additive mask (B, 1, 1, S) up to the furthest."""
         self.position, self.rows = position, torch.arange(len(position), device=position.device)
         self.width = int(position.max()) + 1
         hidden = torch.arange(self.width, device=position.device) > position[:, None]
-        return torch.zeros(hidden.shape, dtype=dtype, device=position.device).masked_fill_(hidden, -torch.inf)[:, None, None]
+        return self.keys[0].new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     def update(self, key, value, layer, *args, **kwargs):
         if self.position is None:  # the prompt: (B, H, T, D)
@@ -162,18 +162,24 @@ def dense(model):
 
 @torch.no_grad()
 def as_linear(module):
-    """An nn.Linear that computes what a LoRA or 4-bit layer does; None for any other module."""
+    """One matrix that does what a LoRA or 4-bit layer does; None for any other module."""
     lora = isinstance(module, LoraLayer) and not module.merged and not module.lora_variant
     layer = module.get_base_layer() if lora else module
-    if not isinstance(layer, torch.nn.Linear) or not (lora or isinstance(layer, bnb.nn.Linear4bit)):
+    if not isinstance(layer, torch.nn.Linear) or not (lora or isinstance(layer, Linear4bit)):
         return None
-    weight = layer.weight
-    if isinstance(layer, bnb.nn.Linear4bit):
-        weight = bnb.functional.dequantize_4bit(weight.data, weight.quant_state).to(layer.compute_dtype or torch.float32)
+    weight = decoded(layer) if isinstance(layer, Linear4bit) else layer.weight
     for name in [] if not lora or module.disable_adapters else module.active_adapters:
         if name in module.lora_A:
             weight = weight + module.get_delta_weight(name).to(weight.dtype)  # W + (alpha/r) B A
-    plain = torch.nn.Linear(1, 1, bias=False, device="meta")
-    plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), layer.bias
-    plain.out_features, plain.in_features = weight.shape
-    return plain
+    return Plain(weight, layer.bias)
+
+
+class Plain(torch.nn.Module):
+    """A frozen matrix product in the matrix's own type, whatever the type of the input, as 4-bit layers do it."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = torch.nn.Parameter(weight, requires_grad=False), bias
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the loss of the response given the prompt, over one training loop."""
 
-from lab.data import SFT, encode_all, encode_sft, pack, read, sft_collator
+from lab.data import SFT, encode_all, encode_sft, name_of, pack, read, sft_collator
 from lab.models import supervised_logits
 from lab.objectives import sft_loss
 from lab.train import train
@@ -15,8 +15,7 @@ def sft(model, tokenizer, rows, *, lr, epochs=3, batch_size=32, seed=0, max_leng
     loop        what lab.train.train takes besides: accumulation, warmup, precision, out, ...
     """
     max_length = max_length or model.config.max_position_embeddings
-    where = rows if isinstance(rows, str) else "the given rows"
-    examples = encode_all(read(rows, SFT), encode_sft, tokenizer, max_length, where, drop)
+    examples = encode_all(read(rows, SFT), encode_sft, tokenizer, max_length, name_of(rows), drop)
     if packing:
         examples = pack(examples, max_length)
     return train(model, examples, sft_collator(tokenizer), loss, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed, **loop)

@@ -24,20 +24,25 @@ class DataError(ValueError):
 # Reading and checking
 
 
-def read(source, columns, split="train"):
+def read(source, columns):
     """Rows from a list of dicts, a .jsonl, .json, .csv or .parquet file, or a data set on the Hub; all checked.
 
+    source   for the Hub "owner/name", or with a split "owner/name:train[:1000]" as `datasets` writes it.
     columns  SFT or PAIRS.
-    split    for the Hub only; the `datasets` notation "train[:1000]" takes a part.
     """
-    rows, name = (source, "the given rows") if isinstance(source, (list, tuple)) else load(str(source), split)
+    rows, name = source if isinstance(source, (list, tuple)) else load(str(source)), name_of(source)
     if not rows:
         raise DataError(f"{name}: there is no row in it")
     return [check_row(as_prompt_and_sides(row), columns, f"{name}, row {i}") for i, row in enumerate(rows, 1)]
 
 
-def load(source, split):
-    """(rows, name for messages) of a file or of a Hub data set, through `datasets`."""
+def name_of(source):
+    """What messages call a source."""
+    return "the given rows" if isinstance(source, (list, tuple)) else str(source)
+
+
+def load(source):
+    """The rows of a file or of a Hub data set, through `datasets`."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -48,10 +53,11 @@ def load(source, split):
         if suffix in FORMATS:
             rows = datasets.load_dataset(FORMATS[suffix], data_files=source, split="train")
         else:
-            rows = datasets.load_dataset(source, split=split)
+            name, _, split = source.partition(":")
+            rows = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # datasets raises its own, the Hub's, pyarrow's and pandas' errors
         raise DataError(unreadable(source, suffix, error)) from error
-    return rows.to_list(), source
+    return rows.to_list()
 
 
 def unreadable(source, suffix, error):
@@ -136,7 +142,9 @@ def tokenise(tokenizer, text):
 
 def encode_prompt(prompt, tokenizer, template=True):
     """The ids that a response is to follow. template=False takes the prompt as raw text, for a base model."""
-    return tokenise(tokenizer, render(tokenizer, as_messages(prompt), prompt=True) if template else prompt)
+    if not template:
+        return tokenizer(prompt)["input_ids"]  # with the token that begins a text, if this tokenizer adds one
+    return tokenise(tokenizer, render(tokenizer, as_messages(prompt), prompt=True))
 
 
 def encode_messages(messages, tokenizer):
@@ -205,7 +213,8 @@ def encode_pair(row, tokenizer, max_length):
         if not any(label != IGNORE for label in pair[side]["labels"][1:]):
             raise DataError(f"the prompt leaves no room for a response in a context of {max_length} tokens")
     if pair["chosen"] == pair["rejected"]:
-        raise DataError("chosen and rejected are equal" + (" once cut to the context" if row["chosen"] != row["rejected"] else ""))
+        cut = "" if row["chosen"] == row["rejected"] else f" once cut to {max_length} tokens"
+        raise DataError(f"chosen and rejected are equal{cut}, so the pair teaches nothing")
     return pair
 
 
@@ -229,7 +238,7 @@ def encode_all(rows, encode, tokenizer, max_length, where="the given rows", drop
             if not drop:
                 raise DataError(bad[0]) from error
     if not examples:
-        raise DataError(f"no row is left to train on; the first reason: {bad[0]}" if bad else f"{where}: there is no row in it")
+        raise DataError(f"no row is left to train on; the first reason: {bad[0]}")
     if bad:
         print(f"{len(bad)} of {len(rows)} rows dropped; the first: {bad[0]}")
     return examples

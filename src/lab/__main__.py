@@ -1,0 +1,154 @@
+"""The command line: python -m lab sft|dpo|eval|pretrain. On several devices: accelerate launch -m lab sft ...
+
+Bad input ends the command before any training, with one sentence and exit code 2.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from lab import size
+
+
+def parser():
+    config = size.current()
+    top = argparse.ArgumentParser(prog="python -m lab", description=f"One stage of post-training, at size {config.name!r} (LAB_SIZE).")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,dpo,eval,pretrain}")
+    command = commands.add_parser("sft", help="instruction tuning")
+    add_training(command, config.sft_lr, config.sft_epochs, config)
+    command.add_argument("--packing", action="store_true", help="fill windows with several conversations each")
+    command = commands.add_parser("dpo", help="preference tuning")
+    add_training(command, config.dpo_lr, config.dpo_epochs, config)
+    command.add_argument("--beta", type=positive, default=config.beta, help="weight of the KL term (default %(default)s)")
+    command = commands.add_parser("eval", help="the gold judge on held-out tasks of the pocket world, as a JSON report")
+    add_common(command, config)
+    command.add_argument("--tasks", type=whole, default=config.tasks, help="how many (default %(default)s)")
+    command.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default %(default)s)")
+    command = commands.add_parser("pretrain", help="make the pocket base model from a seed")
+    command.add_argument("--out", required=True, help="folder for the weights; an interrupted run goes on")
+    command.add_argument("--seed", type=int, default=0)
+    return top
+
+
+def add_common(command, config):
+    command.add_argument("--model", default=config.model, help="pocket, smollm2, a Hub id, a folder or an adapter folder (default %(default)s)")
+    command.add_argument("--out", required=True, help="folder for the adapter, or file for the report")
+    command.add_argument("--bits", type=int, choices=(32, 16, 4), default=config.bits, help="of the weights (default %(default)s)")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def add_training(command, lr, epochs, config):
+    add_common(command, config)
+    command.add_argument("--data", required=True, help=".jsonl, .json, .csv or .parquet file, or a Hub data set, owner/name or owner/name:split")
+    command.add_argument("--lr", type=positive, default=lr, help="peak learning rate (default %(default)s)")
+    command.add_argument("--epochs", type=positive, default=epochs, help="(default %(default)s)")
+    command.add_argument("--batch-size", type=whole, default=config.batch_size, help="examples per step, over all devices (default %(default)s)")
+    command.add_argument("--accumulation", type=whole, default=config.accumulation, help="parts that a batch is computed in (default %(default)s)")
+    command.add_argument("--precision", choices=("no", "bf16", "fp16"), default=config.precision, help="(default %(default)s)")
+    command.add_argument("--lora-r", type=whole, default=config.lora_r, help="rank of a new adapter (default %(default)s)")
+    command.add_argument("--lora-alpha", type=positive, default=config.lora_alpha, help="(default %(default)s)")
+    command.add_argument("--max-length", type=whole, help="longest conversation in tokens (default: the model's context)")
+    command.add_argument("--drop", action="store_true", help="leave out rows that cannot be used, with a count, instead of stopping")
+
+
+def positive(text):
+    value = float(text)
+    if not value > 0 or math.isinf(value):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def whole(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above zero")
+    return value
+
+
+def run_sft(args):
+    from lab.data import SFT, read
+    from lab.sft import sft
+
+    read(args.data, SFT)  # before the model is loaded: the quickest way to hear of a bad row
+    train_adapter(args, sft, packing=args.packing)
+
+
+def run_dpo(args):
+    from lab.data import PAIRS, read
+    from lab.dpo import dpo
+
+    read(args.data, PAIRS)
+    train_adapter(args, dpo, beta=args.beta)
+
+
+def train_adapter(args, stage, **options):
+    """Train a new adapter, or go on with the one that --model names, and save it in --out in PEFT's format."""
+    from accelerate import PartialState
+    from peft import PeftModel
+
+    from lab.models import add_lora, load, save_adapter
+
+    writable(args.out)
+    model, tokenizer = load(args.model, args.bits)
+    if not isinstance(model, PeftModel):
+        model = add_lora(model, args.lora_r, args.lora_alpha, args.seed)
+    log = stage(model, tokenizer, args.data, lr=args.lr, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
+                accumulation=args.accumulation, precision=args.precision, max_length=args.max_length, drop=args.drop,
+                out=args.out, **options)
+    if PartialState().is_main_process:
+        save_adapter(model, args.out, tokenizer)
+        (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
+        print(f"{args.command}: {len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; the adapter is in {args.out}")
+
+
+def writable(folder):
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"--out {folder}: this is a file, and a folder is needed")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def run_eval(args):
+    from lab.evaluate import summarise
+    from lab.judge import judge
+    from lab.models import load
+    from lab.sample import sample
+    from lab.world import held_out
+
+    if Path(args.out).is_dir():
+        raise ValueError(f"--out {args.out}: this is a folder, and a file for the report is needed")
+    model, tokenizer = load(args.model, args.bits)
+    tasks = held_out(args.tasks, args.seed)
+    responses = sample(model, tokenizer, [task.prompt for task in tasks], temperature=args.temperature, seed=args.seed)
+    rows = [{"kind": task.kind, "prompt": task.prompt, "response": response, "score": judge(task, response).score}
+            for task, response in zip(tasks, responses)]
+    report = {"model": args.model, "bits": args.bits, "seed": args.seed, "temperature": args.temperature,
+              "summary": summarise(tasks, responses), "responses": rows}
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(args.out).write_text(json.dumps(report, indent=1))
+    print("  ".join(f"{key} {value:.3f}" for key, value in report["summary"].items()))
+
+
+def run_pretrain(args):
+    from lab.pretrain import pretrain
+
+    writable(args.out)
+    pretrain(args.out, seed=args.seed)
+
+
+def main(arguments=None):
+    try:
+        args = parser().parse_args(arguments)
+        {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "pretrain": run_pretrain}[args.command](args)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
