@@ -4,6 +4,7 @@ Nothing is executed here. Every page may quote recorded values as {{ name }} (an
 and the ledger and status tables are made from the stored notebooks.
 """
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from sphinx.errors import ExtensionError
 
 from lab import report
 from lab.report import CLAIM_MIME, VALUES_MIME
+from tools import api, plain
 from tools.chapters import (all_values, attach_outputs, claims, code_cells, fill, read_notebook, read_source, sources,
                             values)
 
@@ -32,8 +34,7 @@ def read(text):
 def put_outputs_in(app, docname, source):
     """Before Sphinx parses a page, make a notebook of it: its Markdown, the recorded values and the outputs."""
     root, path = Path(app.srcdir), Path(app.env.doc2path(docname))
-    stored = [chapter.with_suffix(".ipynb") for chapter in sources(root)]
-    for file in [*stored, report.__file__, __file__]:  # when one of these changes, Sphinx builds the page again
+    for file in _ingredients(root):  # when one of these changes, Sphinx builds the page again
         app.env.note_dependency(str(file))
     try:
         is_chapter = path.parent == root / "chapters"
@@ -41,6 +42,12 @@ def put_outputs_in(app, docname, source):
     except ValueError as error:
         raise ExtensionError(f"{path.name}: {error}") from None
     source[0] = nbformat.writes(notebook)
+
+
+def _ingredients(root):
+    """All that a page may be made of besides its own text."""
+    notebooks = [source.with_suffix(".ipynb") for source in sources(root)]
+    return [*notebooks, *root.glob("src/lab/**/*.py"), *root.glob("tools/*.py")]
 
 
 def chapter(text, path, quoted):
@@ -62,7 +69,15 @@ def chapter(text, path, quoted):
 def page(text, root):
     """Any other page, with the two tables and the chapters' values filled in."""
     tables = {"ledger_table": ledger_table(root), "ledger_summary": ledger_summary(root), "status_table": status_table(root)}
-    return read_source(fill(text, all_values(root) | tables))
+    return read_source(fill(text, all_values(root) | tables | _references(text, root)))
+
+
+def _references(text, root):
+    """{"api.sft": reference of lab.sft, ...} for the modules that the page names."""
+    labels, _ = plain.index(sources(root)) if "{{ api." in text else ({}, {})
+    paths = {name: root / "src" / "lab" / name for name in re.findall(r"\{\{ api\.(\w+) \}\}", text)}
+    files = {name: path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for name, path in paths.items()}
+    return {f"api.{name}": api.reference(file, labels) for name, file in files.items()}
 
 
 def ledger_table(root):

@@ -1,0 +1,41 @@
+# Two commands: `make book` and `make test`. Both set up what they need, and need the network only for that.
+#   make book FRESH=1    executes every chapter, not only the changed ones
+#   make book STRICT=1   builds every page anew and takes warnings for errors
+#   make lock            resolves requirements.in into requirements.txt again
+
+PYTHON ?= python3
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+READY := .venv/ready
+
+.PHONY: book test notebooks lock clean
+
+book: notebooks
+	$(BIN)/jupyter-book build . $(if $(STRICT),--all --warningiserror --keep-going)
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+notebooks: $(READY)
+	$(BIN)/python -m tools.notebooks $(if $(FRESH),--fresh)
+
+# The page tests look at the built book, so it is built first.
+test: book
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env chapters
+
+$(READY): requirements.txt requirements-nodeps.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -r requirements-nodeps.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@echo done > $@
+
+# torch itself pins the CUDA packages of its default Linux build. They are left out of the lock, so that a CPU build
+# of the same torch version does not bring gigabytes that it never loads.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
+		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.txt && rm requirements.txt.old
+
+clean:
+	rm -rf _build .venv
