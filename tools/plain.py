@@ -21,7 +21,7 @@ MATH = re.compile(r"(?ms)^(?P<indent>[ \t]*)\$\$(?P<body>.+?)\$\$[ \t]*(?:\((?P<
 LABEL = re.compile(r"(?m)^\((?P<label>[\w:.-]+)\)=[ \t]*\n+(?:#+ (?P<title>.+))?")
 ROLE = re.compile(r"(?s)\{(?P<role>[\w:+.-]+)\}(?P<tick>`+)(?P<text>.+?)(?P=tick)|(?P<code>`+).+?(?P=code)")
 LINK = re.compile(r"\]\((?P<path>\d\d-[\w-]+)\.md(?=[)#])")
-LEFTOVER = re.compile(r"^\s*(?:```+|:::+)\s*\{|\{[\w:+.-]+\}`|\{\{ |^\([\w:.-]+\)=\s*$", re.MULTILINE)
+LEFTOVER = re.compile(r"(?m)(?<!`)\{[\w:+.-]+\}`|\{\{ |^\([\w:.-]+\)=\s*$")
 
 ADMONITIONS = {"note", "tip", "hint", "important", "warning", "caution", "attention", "danger", "error", "seealso"}
 ASIDES = {"admonition", "margin", "sidebar", "topic"}
@@ -59,8 +59,13 @@ def convert(text, page):
 
 def leftovers(text):
     """Raw directives, roles, labels and unfilled values that a plain reader would see. Code is not looked at."""
-    prose = "\n".join(part for part in split(text) if not is_code(part)) if text else ""
-    return [match.group().strip() for match in LEFTOVER.finditer(prose)]
+    found = []
+    for part in split(text):
+        if isinstance(part, Directive):
+            found.append(f"{{{part.name}}}")
+        elif not is_code(part):
+            found += [match.group().strip() for match in LEFTOVER.finditer(part)]
+    return found
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
