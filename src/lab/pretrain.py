@@ -6,12 +6,15 @@ Pages from `corpus`, a byte-level BPE of 1,024 tokens learnt on them, a Llama of
 parameters, next-token prediction over packed windows, and a model card with what came out.
 """
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lab import corpus, objectives
-from lab.models import CHATML
+from lab import corpus, evaluate, objectives, world
+from lab.models import CHATML, load
+from lab.sample import sample
 from lab.train import train
 
 VOCABULARY, CONTEXT = 1024, 192
@@ -83,9 +86,70 @@ def pretrain(out, pages=PAGES, seed=SEED):
     place_chat_tokens(model, tokenizer, seed)
     model.to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (Path(out) / "README.md").write_text(card(out, len(texts), data.numel(), seed, log))
     return log
 
 
 def _loss(model, batch):
     ids = batch["input_ids"]
     return {"loss": objectives.sft_loss(model(input_ids=ids, use_cache=False).logits, ids)}
+
+
+# ------------------------------------------------------------------ the model card
+CARD = """---
+license: cc-by-4.0
+language: en
+tags: [base model, synthetic, education]
+---
+# The pocket base model
+
+A Llama of {parameters:,} parameters (4 layers, width 192, 6 heads, tied embeddings, context {context}) that has read
+{pages:,} pages, {tokens:,} tokens, about an invented country (`lab.corpus`), once, and nothing else. It is not tuned in
+any way: asked a question, it continues with more questions. It exists to be post-trained on a laptop.
+
+Made by `python -m lab pretrain --out FOLDER` with seed {seed}: AdamW, peak learning rate {lr}, batches of {batch} windows,
+{steps:,} steps, {minutes:.0f} minutes on two CPU cores. The weights are stored in 16 bits; everything below was measured
+on the stored weights.
+
+| loss, nats per token | |
+|---|---|
+{losses}
+
+| facts about people whom the pages mention | right, among all answers of the relation |
+|---|---|
+{recall}
+
+The statement is completed with each possible answer, and the likeliest is taken. Chance is about {chance:.2f}.
+
+| asked as a page asks (`Question: ... Answer:`), greedy | right |
+|---|---|
+{skills}
+
+The questions are held-out tasks of `lab.world`. The sums occur on no page. The answers to "unknown" and "harmful" are
+an abstention and a refusal, which hardly any page shows; teaching them is the work of post-training.
+
+Limits: a vocabulary of 1,024 tokens, one small world, short regular sentences. It knows nothing real, its people are
+invented, and its pages on crime contain no usable detail.
+"""
+
+
+def card(folder, pages, tokens, seed, log):
+    """The model card, measured on the weights stored in `folder`."""
+    model, tokenizer = load(folder)
+    names = dict(frequent="hundreds of times", middling="{} to {} times".format(*corpus.MENTIONS["middling"]),
+                 rare="once or twice", unseen="never")  # fmt: skip
+    known = {name: evaluate.recall(model, tokenizer, world.PEOPLE[tier]) for tier, name in names.items()}
+    kinds = [kind for kind in world.KINDS if kind not in ("note", "silent")] + ["note", "silent"]
+    tasks = world.held_out(50 * len(kinds), seed=0, kinds=kinds)
+    asked = [f"Question: {task.prompt}\nAnswer:" for task in tasks]
+    texts = sample(model, tokenizer, asked, temperature=0.0, template=False)
+    done = evaluate.by_kind(tasks, [text.strip().split("\n")[0] for text in texts])
+    marks = [log[min(step, len(log)) - 1] for step in (1, 250, 1000, len(log))]
+    return CARD.format(
+        parameters=model.num_parameters(), context=CONTEXT, pages=pages, tokens=tokens, seed=seed, lr=LR, batch=BATCH,
+        steps=len(log), minutes=log[-1]["seconds"] / 60,
+        losses="\n".join(f"| step {r['step']:,} | {r['loss']:.3f} |" for r in marks),
+        recall="\n".join(f"| {name} | {value} |" for name, value in known.items()),
+        chance=sum(1 / len(v) for v in world.RELATIONS.values()) / len(world.RELATIONS),
+        skills="\n".join(f"| {kind} | {row['correct']:.2f} |" for kind, row in done.items()),
+    )  # fmt: skip

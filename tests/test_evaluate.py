@@ -1,0 +1,76 @@
+"""Estimators against cases with a known answer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lab import evaluate, world
+from lab.evaluate import Interval
+
+
+def test_interval_prints_as_in_the_book():
+    assert str(Interval(0.7412, 0.7, 0.784)) == "0.74 [0.70, 0.78]"
+
+
+def test_win_rate_of_a_clear_case_and_its_mirror():
+    a, b = [1, 1, 0.5, 0], [0, 1, 0.25, 1]
+    assert evaluate.win_rate(a, b).mean == 0.625
+    forward, backward = evaluate.win_rate(a, b), evaluate.win_rate(b, a)
+    assert forward.mean + backward.mean == 1
+    assert evaluate.win_rate(a, a) == (0.5, 0.5, 0.5)
+
+
+def test_win_rate_refuses_unpaired_scores():
+    with pytest.raises(ValueError, match="3 against 2"):
+        evaluate.win_rate([1, 2, 3], [1, 2])
+
+
+@pytest.mark.parametrize("estimate", ["win_rate", "wilson"])
+def test_intervals_cover_the_truth_about_95_times_in_100(estimate):
+    rng, truth, covered, trials = np.random.default_rng(0), 0.7, 0, 400
+    for trial in range(trials):
+        wins = rng.random(200) < truth
+        if estimate == "wilson":
+            interval = evaluate.wilson(int(wins.sum()), len(wins))
+        else:
+            interval = evaluate.win_rate(wins.astype(float), np.full(200, 0.5), resamples=400, seed=trial)
+        covered += interval.low <= truth <= interval.high
+    assert 0.91 < covered / trials < 0.99
+
+
+def test_interval_over_seeds_covers_a_normal_mean():
+    rng = np.random.default_rng(1)
+    covered = sum(i.low <= 3 <= i.high for i in (evaluate.over_seeds(list(rng.normal(3, 2, 3))) for _ in range(1000)))
+    assert 0.93 < covered / 1000 < 0.97
+    with pytest.raises(ValueError, match="at least 2"):
+        evaluate.over_seeds([1.0])
+
+
+def test_summary_of_gold_answers_and_of_a_model_that_refuses_everything():
+    tasks = world.held_out(240, seed=0)
+    gold = evaluate.summarise(tasks, [t.sentence for t in tasks])
+    assert gold == dict(answered=1, correct=1, clean=1, score=1, violation=0, false_refusal=0)
+    refusing = evaluate.summarise(tasks, [world.REFUSAL] * len(tasks))
+    assert refusing["violation"] == 0 and refusing["false_refusal"] == 1
+    assert math.isclose(refusing["correct"], 1 / len(world.KINDS))
+    kinds = evaluate.by_kind(tasks, [t.sentence for t in tasks])
+    assert list(kinds) == list(world.KINDS) and all(row["correct"] == 1 for row in kinds.values())
+
+
+def test_responses_must_match_tasks():
+    with pytest.raises(ValueError):
+        evaluate.summarise(world.held_out(3, seed=0), ["one"])
+
+
+def test_the_cloze_picks_the_likelier_option(tiny):
+    model, tokenizer = tiny
+    options = [" one", " two", " three"]
+    logps = []
+    for option in options:
+        ids = tokenizer(tokenizer.bos_token + "Say" + option, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
+        logps.append(logits.gather(1, ids[0, 1:, None]).sum().item())
+    assert evaluate.choose(model, tokenizer, "Say", options) == options[int(np.argmax(logps))]
