@@ -84,8 +84,9 @@ $$ (eq-one)
 ```{code-cell} ipython3
 :tags: [nbval-check-output]
 from lab.used import six
-from lab.report import show
+from lab.report import claim, show
 show(six=six())
+claim("A1", measured=six(), held=True, experiment="small")
 ```
 """
 MODULES = {"__init__.py": "", "used.py": "def six():\n    from .deep import three\n    return 2 * three()\n",
@@ -213,6 +214,29 @@ def test_nbval_passes_here_and_fails_on_another_output(project):
     path = project / "chapters" / "01-small.ipynb"
     path.write_text(re.sub(r"\b6\b", "5", path.read_text()))
     assert nbval(project / "chapters") == 1
+
+
+def built(project):
+    """The text of the project's chapter and ledger pages, built on top of what was built before."""
+    done = subprocess.run([sys.executable, "-m", "jupyter_book", "build", "."], cwd=project, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": f"{project / 'src'}{os.pathsep}{ROOT}"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [(project / "_build" / "html" / page).read_text() for page in ("chapters/01-small.html", "book/ledger.html")]
+
+
+def test_pages_follow_a_notebook_although_their_own_text_is_unchanged(project):
+    """Sphinx keeps pages whose source did not change; a chapter's and the ledger's must follow the stored outputs."""
+    shutil.copy(ROOT / "_config.yml", project)
+    (project / "_toc.yml").write_text("format: jb-book\nroot: book/ledger\nchapters: [{file: chapters/01-small}]\n")
+    (project / "book").mkdir()
+    (project / "book" / "ledger.md").write_text("# Ledger\n\n{{ ledger_summary }}\n\n{{ ledger_table }}\n")
+    (project / "book" / "references.bib").write_text("")
+    chapter, ledger = built(project)
+    assert "It measured 6." in chapter and "<strong>6</strong>" in ledger
+    edit(project / "src" / "lab" / "deep.py", "return 3", "return 4")
+    notebooks.build(project)
+    chapter, ledger = built(project)
+    assert "It measured 8." in chapter and "<strong>8</strong>" in ledger
 
 
 # --- what a chapter stands on ----------------------------------------------------------------------------------------

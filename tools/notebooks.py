@@ -48,6 +48,7 @@ def execute(notebook, source):
     """Run a source notebook in place, and record how. Errors and anything on stderr stop the build."""
     started = time.perf_counter()
     client = NotebookClient(notebook, timeout=1800, kernel_name="python3", record_timing=False, coalesce_streams=True,
+                            extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(source.parent)}})
     try:
         client.execute(env=_environment(source))
@@ -140,6 +141,8 @@ def _environment(source):
 
 def _refuse_stderr(notebook, source):
     for number, cell in enumerate(code_cells(notebook), 1):
+        if "remove-stderr" in cell.metadata.get("tags", []):  # the author has read it and says so
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         text = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
         if text:
             raise SystemExit(f"{source.name}: code cell {number} wrote to stderr; a page must not show warnings or bars\n"

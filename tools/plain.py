@@ -161,7 +161,7 @@ def _name(directive):
     """What a reference to this directive says: its kind and its title."""
     kind = directive.name.split(":")[-1].removesuffix("-start").capitalize()
     if directive.name in {"figure", "image"}:
-        return f"figure: {directive.body.splitlines()[0].rstrip('.')}" if directive.body else "figure"
+        return f"the figure “{directive.body.split('.')[0]}”" if directive.body else "the figure"
     return f"{kind} ({directive.argument})" if directive.argument else kind
 
 
