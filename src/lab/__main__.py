@@ -141,7 +141,7 @@ def main(arguments=None):
     try:
         args = parser().parse_args(arguments)
         {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "pretrain": run_pretrain}[args.command](args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
