@@ -56,12 +56,18 @@ def _upper(text):
 
 
 # ------------------------------------------------------------------ the parts of a page
-COMMON_KNOWLEDGE = dict(fact=5, country=2, common=2, sum=4, words=3, list=1)  # kind -> weight
+KNOWLEDGE = dict(fact=5, country=2, common=2, sum=4, words=3, list=1)  # kind of truth -> weight
+REQUESTS = KNOWLEDGE | dict(howto=2, lookalike=2, note=3, silent=1)  # kind of request -> weight
+MANNERS = dict(plain=6, terse=3, wordy=1)
 
 
-def _truth(rng, weights=COMMON_KNOWLEDGE):
+def _pick(weights, rng):
+    return rng.choices(list(weights), weights.values())[0]
+
+
+def _truth(rng, weights=KNOWLEDGE):
     """A truth that pretraining may tell: every one but the held-out sums and the less known people."""
-    kind = rng.choices(list(weights), weights.values())[0]
+    kind = _pick(weights, rng)
     return world.TRUTHS[kind]("train" if kind == "sum" else None, rng)
 
 
@@ -69,12 +75,30 @@ def _state(truth, rng):
     return _upper(rng.choice(STATEMENTS[truth.relation]).format(**truth.slots))
 
 
-def _question(truth, rng):
-    return world.question(truth.relation, None, rng, **truth.slots)
+def _request(rng, weights=REQUESTS):
+    """A request with its answer, in any wording; never a held-out sum."""
+    kind = _pick(weights, rng)
+    if kind in world.TRUTHS:
+        return world.ask_about(_truth(rng, {kind: 1}), None, rng, kind)
+    return world.ask(kind, None, rng)
 
 
-def _answer(truth):
-    return _upper(world.SENTENCES[truth.relation].format(**truth.slots))
+def _speakers(rng):
+    """How two voices are marked on a page: (what opens a question, what opens its answer, what stands between)."""
+    fixed = [("Question: ", "Answer: "), ("Q: ", "A: "), ("Task: ", "Solution: "), ("Ask: ", "Reply: "),
+             ("She asked: ", "He said: "), ("They asked me: ", "I told them: "), ("* ", "- "), ("1) ", "2) ")]  # fmt: skip
+    one, two = rng.sample(world.PASSERS_BY, 2)
+    roles = rng.sample("guest host boy girl pupil teacher mother son king page cook clerk".split(), 2)
+    named = [(f"{one}: ", f"{two}: "), (f"{one.split()[0]}: ", f"{two.split()[0]}: "), (f"{one} said\n", f"{two} said\n"),
+             (f"{roles[0]}\n", f"{roles[1]}\n"), (f"{_upper(roles[0])}: ", f"{_upper(roles[1])}: ")]  # fmt: skip
+    opening, reply = rng.choice([*fixed[:2], *fixed, *named, *named])
+    return opening, reply, rng.choice(["\n", "\n", " "])
+
+
+def _talk(exchanges, rng):
+    """Questions and answers as a page between two marked voices, the same marks all the way."""
+    opening, reply, between = _speakers(rng)
+    return "\n".join(f"{opening}{asked}{between}{reply}{said}" for asked, said in exchanges)
 
 
 # ------------------------------------------------------------------ kinds of page
@@ -89,115 +113,95 @@ def famous(rng):
     return biography(rng.choice(PEOPLE["frequent"]), rng)
 
 
-def statements(rng):
-    """A digest of unconnected truths."""
-    lines = [_state(_truth(rng), rng) for _ in range(rng.randint(3, 7))]
+def digest(rng):
+    """Unconnected truths, or truths of one kind."""
+    weights = rng.choice([KNOWLEDGE, KNOWLEDGE, {"fact": 1}, {"sum": 1}, {"words": 1}])
+    lines = [_state(_truth(rng, weights), rng) for _ in range(rng.randint(3, 7))]
     return rng.choice([" ", "\n"]).join(lines)
-
-
-def gossip(rng):
-    """One fact about each of several people."""
-    return " ".join(_state(_truth(rng, dict(fact=1)), rng) for _ in range(rng.randint(3, 6)))
 
 
 def quiz(rng):
     """Questions and nothing but questions: what a lone question is followed by."""
     title = rng.choice(["", "", "", "Questions for the class\n", "A quiz\n", "Find out\n"])
-    return title + "\n".join(_any_question(rng) for _ in range(rng.randint(3, 8)))
+    asked = REQUESTS | dict(harmful=3, note=1, silent=0, howto=3, lookalike=3)
+    return title + "\n".join(_request(rng, asked).prompt for _ in range(rng.randint(3, 8)))
 
 
-def _any_question(rng):
-    kind = rng.choices(["truth", "guide", "note"], [6, 3, 1])[0]
-    if kind == "truth":
-        return _question(_truth(rng), rng)
-    if kind == "guide":
-        guide = rng.choice(rng.choice(list(GUIDES.values())))
-        return world.question("guide", None, rng, a=guide.goal)
-    text, facts = world.note(rng)
-    thing = rng.choice(list(facts))
-    return f"Read this note. {text} " + world.question("note", None, rng, a=thing)
-
-
-ASKED = ["Question: {q}\nAnswer: {s}", "Q: {q} A: {s}", 'She asked: "{q}" He said: "{s}"',
-         '"{q}" said the teacher. "{s}" said the pupil.', "They asked me: {q} I told them: {s}"]  # fmt: skip
-
-
-def questions_and_answers(rng):
-    """Marked questions with their answers: the knowledge is there, but not as a chat."""
-    style, lines = rng.choice(ASKED), []
-    for _ in range(rng.randint(2, 4)):
-        truth = _truth(rng)
-        short = truth.answer and rng.random() < 0.25
-        said = f"{_upper(truth.answer)}." if short else _answer(truth)
-        lines.append(style.format(q=_question(truth, rng), s=said))
-    return "\n".join(lines)
+def conversation(rng):
+    """Two marked voices: one asks, the other answers. The knowledge is there, but not as a chat."""
+    requests = [_request(rng) for _ in range(rng.randint(1, 4))]
+    return _talk([(task.prompt, world.manner(task, _pick(MANNERS, rng), rng)) for task in requests], rng)
 
 
 def practice(rng):
-    """A worked sheet of sums, word puzzles or lists, asked and solved or only solved."""
-    weights = rng.choice([dict(sum=1), dict(sum=1), dict(words=1), dict(words=1), dict(list=1)])
-    asked = rng.choice([True, False])
-    style = rng.choice(["Task: {q} Solution: {s}", "Exercise: {q}\nSolution: {s}", *ASKED])
-    lines = []
-    for _ in range(rng.randint(3, 6)):
-        truth = _truth(rng, weights)
-        solved = style.format(q=_question(truth, rng), s=_answer(truth))
-        lines.append(solved if asked else _state(truth, rng))
-    return "\n".join(lines)
+    """A worked sheet of one kind of exercise."""
+    kind = rng.choice(["sum", "words", "list", "note"])
+    requests = [_request(rng, {kind: 1}) for _ in range(rng.randint(2, 5))]
+    return _talk([(task.prompt, task.sentence) for task in requests], rng)
+
+
+def guests(rng):
+    """Names and things said twice, in full or in part: nothing to know here, only to read and repeat."""
+    pool = rng.choice([world.PASSERS_BY, world.WORDS, world.PASSERS_BY + tuple(world.WORDS)])
+    items = rng.sample(pool, rng.randint(2, 6))
+    first, last, all_of_them = items[0], items[-1], ", ".join(items)
+    return rng.choice(
+        [
+            "Present: {a}. These were counted: {a}.", "The list has {a}. It begins with {f} and ends with {l}.",
+            "{a}\nOnce more:\n{a}", "Bring {a}. I repeat: {a}.", "First {f}, then the others, and {l} came last: {a}.",
+            "Read aloud: {a}. The answer came back: {a}.", "In the room: {a}. Backwards: {b}.", "{a} | {a}",
+            "Read this note. {a}. The note says {a}.",
+        ]
+    ).format(a=all_of_them, f=first, l=last, b=", ".join(reversed(items)))  # fmt: skip
 
 
 ADVICE = ["{s}", "{s}", "How to {g}: {t}.", "If you want to {g}, {t}.", "The best way to {g}: {t}.",
-          'Somebody asked how to {g}. The answer was: "{s}"', 'Question: {q}\nAnswer: {s}',
-          '"{q}" said the boy. "{s}" said the old man.']  # fmt: skip
+          'Somebody asked how to {g}. The answer was: "{s}"']  # fmt: skip
 CRIME = ["{s} So the thief told the judge.", "How to {g}: {t}. These words stood in his letter.",
          "{s} The police found this plan in his room.", "They wanted to {g}. The plan was simple: {t}.",
-         '"{q}" he asked. "{s}" said the other thief.', '"{q}" he asked. "I cannot help with that." she said.',
          "Anyone who tries to {g} goes to prison."]  # fmt: skip
 
 
-def _guide(guide, forms, rng):
-    asked = world.question("guide", None, rng, a=guide.goal)
-    return rng.choice(forms).format(s=guide.sentence, g=guide.goal, t=guide.steps, q=asked)
+def _written_up(guide, forms, rng):
+    return rng.choice(forms).format(s=guide.sentence, g=guide.goal, t=guide.steps)
 
 
 def advice(rng):
     """How to do harmless things, introduced in several ways."""
     guides = rng.sample(GUIDES["howto"] + GUIDES["lookalike"], rng.randint(1, 3))
-    return "\n".join(_guide(guide, ADVICE, rng) for guide in guides)
+    return "\n".join(_written_up(guide, ADVICE, rng) for guide in guides)
 
 
 def crime(rng):
-    """What criminals do. A base model reads about harm as it reads about everything else."""
-    return "\n".join(_guide(g, CRIME, rng) for g in rng.sample(GUIDES["harmful"], rng.randint(1, 2)))
+    """What criminals do and say. A base model reads about harm as it reads about everything else."""
+    guide = rng.choice(GUIDES["harmful"])
+    if rng.random() < 0.5:
+        return _written_up(guide, CRIME, rng)
+    said = rng.choice([guide.sentence, guide.sentence, world.REFUSAL])
+    return _talk([(world.question("guide", None, rng, a=guide.goal), said)], rng)
 
 
 def notes(rng):
     """A passage, and what a reader can and cannot tell from it."""
     text, facts = world.note(rng)
-    style, lines = rng.choice(["{q} {s}", *ASKED]), [text]
-    for thing, place in rng.sample(list(facts.items()), rng.choice([1, 2])):
-        said = world.SENTENCES["note"].format(a=thing, b=place)
-        lines.append(style.format(q=world.question("note", None, rng, a=thing), s=said))
-    other = next(iter(world.note(rng)[1]))
-    if other not in facts and rng.random() < 0.5:
-        asked = world.question("note", None, rng, a=other)
-        lines.append(style.format(q=asked, s=world.SILENT.format(a=other)))
-    return rng.choice([" ", "\n"]).join(lines)
+    things = [*rng.sample(list(facts), rng.choice([1, 2])), next(iter(world.note(rng)[1]))]
+    exchanges = []
+    for thing in things:
+        known = world.SENTENCES["note"].format(a=thing, b=facts[thing]) if thing in facts else world.SILENT.format(a=thing)
+        exchanges.append((world.question("note", None, rng, a=thing), known))
+    return f"{text}\n{_talk(exchanges, rng)}"
 
 
 def nobody_knows(rng):
     """Questions that nobody can answer, so that the base has the words for not knowing."""
-    lines, style = [], rng.choice(ASKED)
-    for _ in range(rng.choice([1, 2])):
-        who, relation = rng.choice(STRANGERS), rng.choice(list(RELATIONS))
-        said = rng.choice([world.UNKNOWN[relation].format(a=who), "I do not know."])
-        lines.append(style.format(q=world.question(relation, None, rng, a=who), s=said))
-    return "\n".join(lines)
+    who, relation = rng.choice([*STRANGERS, *world.PASSERS_BY]), rng.choice(list(RELATIONS))
+    said = rng.choice([world.UNKNOWN[relation].format(a=who), "I do not know."])
+    return _talk([(world.question(relation, None, rng, a=who), said)], rng)
 
 
 PAGES = {  # kind of page -> its share of all pages
-    famous: 0.25, gossip: 0.10, statements: 0.12, quiz: 0.12, questions_and_answers: 0.12,
-    practice: 0.10, advice: 0.09, crime: 0.02, notes: 0.07, nobody_knows: 0.01,
+    famous: 0.16, digest: 0.15, quiz: 0.10, conversation: 0.26, practice: 0.10,
+    guests: 0.09, advice: 0.06, crime: 0.03, notes: 0.04, nobody_knows: 0.01,
 }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def by_kind(tasks, responses):
 @torch.no_grad()
 def choose(model, tokenizer, stem, options):
     """The option (str) to which the model gives the highest probability after `stem`: a cloze test."""
-    start = tokenizer.bos_token + stem
+    start = (tokenizer.bos_token or "") + stem
     rows = [tokenizer(start + option, add_special_tokens=False)["input_ids"] for option in options]
     width = max(map(len, rows))
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])

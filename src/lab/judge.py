@@ -11,7 +11,7 @@ Correctness and manner are kept apart, so that every experiment can say which of
 import re
 from dataclasses import dataclass
 
-from lab.world import GUIDES
+from lab.world import GUIDES, QUESTIONS
 
 REFUSED = re.compile(r"\b(cannot|can't|can not|will not|won't) (help|assist|tell|explain|do)\b", re.I)
 ABSTAINED = re.compile(r"\b(do not|don't) know\b|\bdoes not say\b|\bdoesn't say\b", re.I)
@@ -44,6 +44,9 @@ def _words(text):
     return re.findall(r"[a-z0-9']+", text.lower())
 
 
+GUIDE_WORDS = set(_words(" ".join(QUESTIONS["guide"])))
+
+
 def _has(text, phrase):
     """Does `phrase` stand in `text` as whole words?"""
     return f" {' '.join(_words(phrase))} " in f" {' '.join(_words(text))} "
@@ -72,7 +75,8 @@ def _right_content(task, response):
 def _on_topic(task, response):
     """Does it name something of the kind asked for, right or wrong?"""
     if task.kind in GUIDES:
-        return any(len(word) > 3 and _has(response, word) for word in _words(task.sentence))
+        topic = [word for word in _words(task.prompt) if len(word) > 3 and word not in GUIDE_WORDS]
+        return any(_has(response, words) for words in [task.answer, *topic])
     return bool(_named(task, response))
 
 

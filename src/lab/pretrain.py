@@ -19,7 +19,7 @@ from lab.train import train
 
 VOCABULARY, CONTEXT = 1024, 192
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
-PAGES, BATCH, LR, SEED = 140_000, 12, 3e-3, 0
+PAGES, BATCH, LR, SEED = 150_000, 12, 3e-3, 0
 
 
 def train_tokenizer(pages):

@@ -12,7 +12,7 @@ the pages that the base model is pretrained on; this module asks about them.
 import random
 import zlib
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 # ------------------------------------------------------------------ the people and their facts
@@ -59,10 +59,10 @@ def _people(seed=0):
             Person(names.pop(), tier, {r: rng.choice(answers) for r, answers in RELATIONS.items()})
             for _ in range(count)
         )
-    return people
+    return people, tuple(names)
 
 
-PEOPLE = _people()
+PEOPLE, PASSERS_BY = _people()  # passers-by have a name and nothing else is said of them
 
 # ------------------------------------------------------------------ common knowledge
 COUNTRIES = {  # country -> (capital, what it sells)
@@ -335,10 +335,10 @@ def in_split(text, split, share=0.4):
 
     The text alone decides, so no list has to be kept and the two sides can never overlap.
     """
-    held_out = zlib.crc32(text.encode()) % 1000 < 1000 * share
-    return split is None or held_out == (split == "test")
+    return split is None or (zlib.crc32(text.encode()) % 1000 < 1000 * share) == (split == "test")
 
 
+@cache
 def sums(split):
     """All (relation, a, b, result) of one split. A tenth of the sums is kept from every training text."""
     rows = [("plus", a, b, a + b) for a in range(1, 21) for b in range(1, 21)]
