@@ -218,7 +218,7 @@ def test_nbval_passes_here_and_fails_on_another_output(project):
 
 def built(project):
     """The text of the project's chapter and ledger pages, built on top of what was built before."""
-    done = subprocess.run([sys.executable, "-m", "jupyter_book", "build", "."], cwd=project, capture_output=True, text=True,
+    done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", "."], cwd=project, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": f"{project / 'src'}{os.pathsep}{ROOT}"})
     assert done.returncode == 0, done.stdout + done.stderr
     return [(project / "_build" / "html" / page).read_text() for page in ("chapters/01-small.html", "book/ledger.html")]

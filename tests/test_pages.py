@@ -87,7 +87,7 @@ def raw(html):
     errors = [tag.get_text()[:200] for tag in html.select(".output.traceback, .output.stderr, .problematic, .system-message")]
     for code in html.select("code, pre, script, style, .math"):
         code.decompose()
-    return errors + re.findall(r"\{[\w:+.-]+\}`|`{3,}|:{3,}\{|\{\{ |\}\}|\(\?\)|\[\?\]|Traceback \(most", html.get_text())
+    return errors + re.findall(r"\{[\w:+.-]+\}`|`{3,}|:{3,}\{|\{\{ |\(\?\)|\[\?\]|Traceback \(most", html.get_text())
 
 
 @each_page

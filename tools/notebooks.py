@@ -117,7 +117,7 @@ def check(root):
 def _write(source, text):
     path = source.with_suffix(".ipynb")
     if not path.is_file() or path.read_text("utf8") != text:
-        path.write_text(text, "utf8")
+        path.write_text(text, "utf8", newline="\n")
 
 
 def _number(notebook):
