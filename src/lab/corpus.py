@@ -205,11 +205,22 @@ PAGES = {  # kind of page -> its share of all pages
 }  # fmt: skip
 
 
+COPYING = {guests: 0.6, practice: 0.25, notes: 0.15}  # the kinds whose answers stand on the page itself
+
+
+def _write(n, kinds, rng):
+    return [kind(rng) for kind in rng.choices(list(kinds), kinds.values(), k=n)]
+
+
+def copying_pages(n, seed=0):
+    """n pages to learn reading from, before there is anything to know."""
+    return _write(n, COPYING, random.Random(f"copying {seed}"))
+
+
 def pages(n, seed=0):
     """n pages in random order, plus one biography for each time a less known person is mentioned."""
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices(list(PAGES), PAGES.values(), k=n)
-    written = [kind(rng) for kind in kinds]
+    written = _write(n, PAGES, rng)
     for tier, (fewest, most) in MENTIONS.items():
         for person in PEOPLE[tier]:
             written += [biography(person, rng) for _ in range(rng.randint(fewest, most))]

@@ -20,8 +20,8 @@ class Claim(NamedTuple):
 
 
 CLAIMS = {
-    "A1": Claim("A base model only continues a prompt; after SFT it answers.", "01-pipeline"),
-    "A2": Claim("SFT alone goes a long way, and preference optimisation improves on it.", "01-pipeline"),
+    "A1": Claim("A base model only continues a prompt; after SFT it answers.", "02-instruction-tuning"),
+    "A2": Claim("SFT alone goes a long way, and preference optimisation improves on it.", "06-dpo"),
     "A3": Claim("A reward model learns to predict which of two outputs people prefer.", "04-preferences"),
     "A4": Claim("Without the KL penalty, optimising the reward ruins the policy.", "05-rlhf"),
     "A5": Claim("DPO is simpler and more stable than PPO.", "06-dpo"),
