@@ -5,11 +5,13 @@ import torch
 from conftest import PAIR_ROWS, ROWS, tiny
 
 from lab import dpo as dpo_module
+from lab import train as train_module
 from lab.data import encode_all, encode_sft, sft_collator
 from lab.dpo import dpo
 from lab.models import add_lora
+from lab.objectives import sft_loss
 from lab.sft import loss, sft
-from lab.train import batch_order, learning_rate, train
+from lab.train import batch_order, learning_rate, parts, train
 
 SETTINGS = dict(lr=5e-3, epochs=3, batch_size=6)
 CURVE = ("loss", "lr", "grad_norm", "tokens")
@@ -184,3 +186,30 @@ def test_the_learning_rate_rises_then_falls():
     assert max(rates) == rates[10] == 1.0
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert min(rates) > 0
+
+
+def test_parts_group_like_lengths_and_lose_no_row():
+    rows = sorted((torch.zeros(n) for n in [3, 90, 5, 4, 100, 2, 95, 6]), key=len)
+    cut = parts(rows, 1, worth=128)
+    assert [[len(row) for row in part] for part in cut] == [[2, 3, 4, 5], [6, 90, 95, 100]]
+    assert parts(rows, 1, worth=1e9) == [rows]
+    assert [len(part) for part in parts(rows, 3, worth=1e9)] == [2, 3, 3]
+    equal = [torch.zeros(64)] * 12
+    assert parts(equal, 1, worth=1) == [equal]  # pretraining windows are not split
+
+
+def test_rows_of_unlike_length_give_the_same_curve_whole_or_in_parts(tokenizer, monkeypatch):
+    rows = [{"prompt": "Hi " * (1 + 5 * (i % 6)), "response": f"Yes, {i}. " * (1 + i % 3)} for i in range(24)]
+    calls = []
+
+    def run(split):
+        calls.clear()
+        monkeypatch.setattr(train_module, "parts", parts if split else lambda rows, count, worth: [rows])
+        return sft(tiny(tokenizer), tokenizer, rows, lr=5e-3, epochs=2, batch_size=12)
+
+    monkeypatch.setattr("lab.sft.sft_loss", lambda *args: calls.append(1) or sft_loss(*args))
+    whole, n_whole = run(False), len(calls)
+    apart, n_apart = run(True), len(calls)
+    assert n_apart > n_whole == len(whole)
+    for one, other in zip(whole, apart, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4) and one["tokens"] == other["tokens"]
