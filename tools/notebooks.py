@@ -8,6 +8,7 @@ A chapter is stale when its code or a file of the package that it stands on has 
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from tools import closure, plain
 from tools.chapters import (ENVIRONMENT, all_values, attach_outputs, code_cells, code_hash, fill, read_notebook,
                             read_source, sources, values)
 
+PICTURE = "book/images/result.png"  # the README's picture
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 
@@ -101,6 +103,15 @@ def build(root, fresh=False):
     stored = {source: read_notebook(source.with_suffix(".ipynb")) for source in sources(root)}
     for source, text in composed(root, stored).items():
         _write(source, text)
+    for picture in pictures(stored.values()):
+        (root / PICTURE).write_bytes(picture)
+
+
+def pictures(notebooks):
+    """The figure of the cell tagged readme-picture, as bytes."""
+    cells = (cell for notebook in notebooks for cell in code_cells(notebook))
+    return [base64.b64decode(output.data["image/png"]) for cell in cells if "readme-picture" in cell.metadata.get("tags", [])
+            for output in cell.outputs if "image/png" in output.get("data", {})]
 
 
 def check(root):
