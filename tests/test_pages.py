@@ -138,7 +138,7 @@ def browser():
         pytest.skip("no Chromium on this machine: the rendered pages were not looked at")
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=180_000)
         yield browser
         browser.close()
 
@@ -150,6 +150,7 @@ TYPESET = "async () => { if (window.MathJax && MathJax.startup) await MathJax.st
 def look(browser, path, width):
     """(page, complaints): the page opened with the network off, and what went wrong on the way."""
     page = browser.new_context(viewport={"width": width, "height": 900}, offline=True).new_page()
+    page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
     complaints = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
