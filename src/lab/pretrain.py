@@ -6,6 +6,7 @@ Pages from `corpus`, a byte-level BPE of 1,024 tokens learnt on them, a Llama of
 parameters, next-token prediction over packed windows, and a model card with what came out.
 """
 
+import statistics
 from pathlib import Path
 
 import torch
@@ -116,7 +117,7 @@ any way: asked a question, it continues with more questions. The first lesson ha
 second all kinds of page. It exists to be post-trained on a laptop.
 
 Made by `python -m lab pretrain --out FOLDER` with seed {seed}: AdamW, peak learning rate {lr}, batches of {batch} windows,
-{steps:,} steps, {minutes:.0f} minutes on two CPU cores. The weights are stored in 16 bits; everything below was measured
+{steps:,} steps, {minutes:.0f} minutes on two CPU cores at the median pace. The weights are stored in 16 bits; everything below was measured
 on the stored weights.
 
 | loss, nats per token | |
@@ -141,6 +142,12 @@ invented, and its pages on crime contain no usable detail.
 """
 
 
+def pace(log):
+    """The median seconds of a step, which an interruption or a busy moment does not change."""
+    clock = [record["seconds"] for record in log]
+    return statistics.median(later - earlier for earlier, later in zip(clock, clock[1:]))
+
+
 def card(folder, pages, tokens, seed, logs):
     """The model card, measured on the weights stored in `folder`."""
     model, tokenizer = load(folder)
@@ -155,7 +162,7 @@ def card(folder, pages, tokens, seed, logs):
     losses = {f"lesson {i}, step {r['step']:,}": r["loss"] for i, log in enumerate(logs, 1) for r in (log[0], log[-1])}
     return CARD.format(
         parameters=model.num_parameters(), context=CONTEXT, pages=pages, tokens=tokens, seed=seed, lr=LR, batch=BATCH,
-        steps=sum(map(len, logs)), minutes=sum(log[-1]["seconds"] for log in logs) / 60,
+        steps=sum(map(len, logs)), minutes=sum(len(log) * pace(log) for log in logs) / 60,
         losses="\n".join(f"| {name} | {loss:.3f} |" for name, loss in losses.items()),
         recall="\n".join(f"| {name} | {value} |" for name, value in known.items()),
         chance=sum(1 / len(v) for v in world.RELATIONS.values()) / len(world.RELATIONS),
