@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 POCKET = "pocket"
 SMOLLM2 = "smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_FAMILY = "HuggingFaceTB/SmolLM2-"  # on the Hub; the base models know the tokens of the template, and lack the template
 
 # The conversation format of the pocket model and of SmolLM2. The generation markers tell TRL what is supervised;
 # lab.data does not need them.
@@ -85,7 +86,7 @@ def load_folder(folder, bits, name):
         raise ModelError(unreachable(name, error)) from error
     if bits == 4:
         keep_exact(model)
-    return model, tokenizer
+    return model, as_chatml(tokenizer) if name.startswith(SMOLLM2_FAMILY) else tokenizer
 
 
 def unreachable(name, error):
@@ -149,9 +150,9 @@ def load_gguf(bits):
 
 
 def as_chatml(tokenizer):
-    """The course's template instead of the model's own (which adds a system message), and a pad that is not the
-    end-of-turn token."""
-    tokenizer.chat_template, tokenizer.pad_token = CHATML, "<|endoftext|>"
+    """A SmolLM2 tokenizer with the course's template (its own adds a system message), the end-of-turn token as its
+    end, and a pad that is not that token."""
+    tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token = CHATML, "<|im_end|>", "<|endoftext|>"
     return tokenizer
 
 

@@ -27,10 +27,11 @@ def sample(model, tokenizer, prompts, *, max_new_tokens=48, temperature=1.0, see
     chance = torch.rand(len(ids), max_new_tokens, generator=torch.Generator().manual_seed(seed))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together: fewer pads
     responses = [""] * len(ids)
+    stop = stop_tokens(model, tokenizer)
     with dense(model) as plain, torch.inference_mode():
         for k in range(0, len(order), batch_size):
             part = order[k : k + batch_size]
-            tokens = continue_batch(plain, [ids[i] for i in part], chance[part], temperature, stop_tokens(model, tokenizer))
+            tokens = continue_batch(plain, [ids[i] for i in part], chance[part], temperature, stop)
             for i, row in zip(part, tokens):
                 responses[i] = tokenizer.decode(row, skip_special_tokens=True)
     return responses
