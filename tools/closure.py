@@ -74,7 +74,7 @@ def _data(module, src):
     if module.name == "__init__.py" and module.parent != src / "lab":
         roots.append(module.parent)
     found = {path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()}
-    return {path for path in found if path.suffix not in {".py", ".pyc"}}
+    return {path for path in found if path.suffix not in {".py", ".pyc", ".md"}}
 
 
 def _hash(path):
