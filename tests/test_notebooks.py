@@ -88,6 +88,8 @@ from lab.report import claim, show
 show(six=six())
 claim("A1", measured=six(), held=True, experiment="small")
 ```
+
+Again {{ six }}, after the cell.
 """
 MODULES = {"__init__.py": "", "used.py": "def six():\n    from .deep import three\n    return 2 * three()\n",
            "deep.py": "WEIGHTS = 'weights/three.txt'\n\ndef three():\n    return 3\n", "unused.py": "pass\n"}
@@ -232,7 +234,7 @@ def test_pages_follow_a_notebook_although_their_own_text_is_unchanged(project):
     (project / "book" / "ledger.md").write_text("# Ledger\n\n{{ ledger_summary }}\n\n{{ ledger_table }}\n")
     (project / "book" / "references.bib").write_text("")
     chapter, ledger = built(project)
-    assert "It measured 6." in chapter and "<strong>6</strong>" in ledger
+    assert "It measured 6." in chapter and "Again 6," in chapter and "<strong>6</strong>" in ledger
     edit(project / "src" / "lab" / "deep.py", "return 3", "return 4")
     notebooks.build(project)
     chapter, ledger = built(project)

@@ -81,6 +81,7 @@ def fill(text, known):
     """
     def value(match):
         if match[1] not in known:
-            raise ValueError(f"nothing showed a value named {match[1]!r}; there are: {', '.join(known) or 'none'}")
+            here = ", ".join(name for name in known if "." not in name) or "none"
+            raise ValueError(f"nothing showed a value named {match[1]!r}; there are: {here}")
         return known[match[1]]
     return PLACE.sub(value, text)

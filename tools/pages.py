@@ -56,9 +56,10 @@ def chapter(text, path, quoted):
     if stored is None:
         raise ValueError("it has no notebook yet: run `make book`")
     attach_outputs(notebook, stored)
+    known = quoted | values(stored)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = fill(cell.source, quoted | values(stored))
+            cell.source = fill(cell.source, known)
         else:
             _prepare_outputs(cell)
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
