@@ -2,6 +2,7 @@
 outside the arithmetic. Greedy sampling gives the same tokens as `model.generate(do_sample=False)`."""
 
 import contextlib
+import math
 
 import torch
 from peft import PeftModel
@@ -10,6 +11,7 @@ from transformers import Cache
 
 from lab.data import DataError, check_tokenizer, encode_prompt, pad
 from lab.models import Linear4bit, decoded
+from lab.train import parts
 
 
 def sample(model, tokenizer, prompts, *, max_new_tokens=48, temperature=1.0, seed=0, template=True, batch_size=64):
@@ -56,17 +58,16 @@ def stop_tokens(model, tokenizer):
 def continue_batch(model, ids, chance, temperature, stop):
     """The new tokens of each prompt, without the stop token: B lists.
 
-    chance (B, N) holds the random numbers, N new tokens at most; a row also ends where the context does.
+    ids        the prompts, shortest first.
+    chance     (B, N) random numbers, for N new tokens at most; a row also ends where the context does.
     """
     device, (rows, new) = model.device, chance.shape
     lengths = torch.tensor([len(row) for row in ids], device=device)  # (B,)
-    cache = PreallocatedCache(int(lengths.max()) + new)
+    cache = PreallocatedCache(rows, int(lengths.max()) + new)
     written = torch.full((rows, new), stop[0])
     stop_ids, chance = torch.tensor(stop, device=device), chance.to(device)
     alive, index = torch.ones(rows, dtype=torch.bool, device=device), torch.arange(rows)
-    # Right padding, as in training: position t is t in every row, and causal attention needs no mask.
-    logits = model(input_ids=pad(ids, stop[0]).to(device), past_key_values=cache, use_cache=True,
-                   logits_to_keep=(lengths - 1)[:, None]).logits[:, 0]  # (B, V)
+    logits = read_prompts(model, ids, cache)  # (B, V)
     for t in range(new):
         token = choose(logits, temperature, chance[:, t])  # (B,)
         written[index, t] = token.cpu()
@@ -84,6 +85,21 @@ def continue_batch(model, ids, chance, temperature, stop):
                        past_key_values=cache, use_cache=True).logits[:, 0]
     room = [min(new, model.config.max_position_embeddings - len(row)) for row in ids]
     return [before_stop(row[:n], stop) for row, n in zip(written.tolist(), room)]
+
+
+def read_prompts(model, ids, cache):
+    """The logits after each prompt, (B, V), and the prompts' keys and values in the cache.
+
+    Right padding, as in training: position t is t in every row, and causal attention needs no mask. On a CPU the
+    prompts go in parts of like length, because there each pad costs as much as a token.
+    """
+    logits = []
+    for part in parts(ids, 1, 128 if model.device.type == "cpu" else math.inf):
+        last = torch.tensor([[len(row) - 1] for row in part], device=model.device)
+        logits.append(model(input_ids=pad(part, 0).to(model.device), past_key_values=cache, use_cache=True,
+                            logits_to_keep=last).logits[:, 0])
+        cache.start += len(part)
+    return torch.cat(logits)
 
 
 def choose(logits, temperature, chance):
@@ -104,8 +120,9 @@ class PreallocatedCache(Cache):
     """Keys and values of all layers in tensors of the final size, (B, H, S, D): a step writes one column, where
     transformers' default cache copies everything to make room. Each row writes at its own position."""
 
-    def __init__(self, size):
-        self.size, self.position, self.layers, self.keys, self.values = size, None, [], [], []
+    def __init__(self, rows, size):
+        self.shape, self.start, self.position = (rows, size), 0, None
+        self.layers, self.keys, self.values = [], [], []
 
     def step(self, position):
         """Set where the next token of each row goes; returns the additive mask (B, 1, 1, S) up to the furthest."""
@@ -115,10 +132,11 @@ class PreallocatedCache(Cache):
         return self.keys[0].new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     def update(self, key, value, layer, *args, **kwargs):
-        if self.position is None:  # the prompt: (B, H, T, D)
+        if self.position is None:  # prompts, from row `start` on: (b, H, T, D)
             for store, new in ((self.keys, key), (self.values, value)):
-                store.append(new.new_zeros(*new.shape[:2], self.size, new.shape[3]))
-                store[layer][:, :, : new.shape[2]] = new
+                if layer == len(store):
+                    store.append(new.new_zeros(self.shape[0], new.shape[1], self.shape[1], new.shape[3]))
+                store[layer][self.start : self.start + len(new), :, : new.shape[2]] = new
             return key, value
         self.keys[layer][self.rows, :, self.position] = key[:, :, 0]
         self.values[layer][self.rows, :, self.position] = value[:, :, 0]
