@@ -6,7 +6,7 @@ from conftest import ROWS, tiny
 
 from lab.data import DataError, encode_prompt
 from lab.models import add_lora, linear4bit, load
-from lab.sample import choose, dense, sample
+from lab.sample import check_lengths, choose, dense, sample
 from lab.sft import sft
 
 PROMPTS = [row["prompt"] for row in ROWS] + ["Hi", "Name a colour. " * 6, "Tell me what the capital of Peru is, please."]
@@ -112,7 +112,7 @@ def test_a_disabled_adapter_is_left_out(folder, tokenizer):
 def test_a_row_ends_where_the_context_does(tokenizer):
     model = tiny(tokenizer)
     room = 5
-    prompt = tokenizer.decode([40] * 123)
+    prompt = tokenizer.decode([40] * 122)  # and the token that begins a page
     ids = encode_prompt(prompt, tokenizer, template=False)
     assert len(ids) == model.config.max_position_embeddings - room
     both = sample(model, tokenizer, [prompt, "Hi"], max_new_tokens=30, temperature=0, template=False)
@@ -127,8 +127,12 @@ def test_several_turns(trained, tokenizer):
 def test_prompts_that_cannot_be(model, tokenizer):
     with pytest.raises(DataError, match="prompt 2 has .* no room"):
         sample(model, tokenizer, ["Hi", "word " * 200])
-    with pytest.raises(DataError, match="prompt 1 has no token"):
-        sample(model, tokenizer, [""], template=False)
+    with pytest.raises(DataError, match="prompt 2 has no token"):
+        check_lengths([[1], []], 10)
+
+
+def test_a_raw_prompt_begins_a_page(tokenizer):
+    assert tokenizer.decode(encode_prompt("It is", tokenizer, template=False)) == "<|endoftext|>It is"
 
 
 def test_no_prompt_no_response(model, tokenizer):

@@ -141,9 +141,11 @@ def tokenise(tokenizer, text):
 
 
 def encode_prompt(prompt, tokenizer, template=True):
-    """The ids that a response is to follow. template=False takes the prompt as raw text, for a base model."""
+    """The ids that a response is to follow. template=False takes the prompt as raw text, for a base model: the
+    beginning of a page, after the token that separates pages, without which the model would guess at what came before."""
     if not template:
-        return tokenizer(prompt)["input_ids"]  # with the token that begins a text, if this tokenizer adds one
+        start = tokenizer.get_vocab().get("<|endoftext|>")
+        return ([] if start is None else [start]) + tokenise(tokenizer, prompt)
     return tokenise(tokenizer, render(tokenizer, as_messages(prompt), prompt=True))
 
 
