@@ -119,6 +119,11 @@ def test_packing_changes_no_log_probability(tokenizer):
     assert total(windows) == pytest.approx(total(examples), rel=1e-5)
 
 
+def test_in_a_packed_window_no_example_predicts_the_next():
+    window = pack([{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [7, 8], "labels": [7, 8]}], 4)
+    assert window == [{"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8], "position_ids": [0, 1, 0, 1]}]
+
+
 # Bad input: one sentence, with the file and the row
 
 
