@@ -1,6 +1,6 @@
 """Speed of the training loop and of the sampler, against TRL's trainers and `model.generate`.
 
-    python benchmarks/speed.py            # about ten minutes on two free cores; writes benchmarks/speed.md
+    python benchmarks/speed.py            # about five minutes on two free cores; writes benchmarks/speed.md
 
 Both sides get the same model, the same rows, the same batch size and the same number of steps in one process, in turns.
 What is compared is the seconds of a step after the first two, and tokens per second up to each row's end of turn.
@@ -21,16 +21,17 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lab import models, world
+from lab.data import encode_sft
 from lab.dpo import dpo
 from lab.sample import sample
 from lab.sft import sft
 
 SKIP = 2  # the first steps warm the caches up
 CASES = {  # model -> batch size, steps of each turn, prompts to sample, new tokens at most
-    models.POCKET: dict(batch=32, steps=30, prompts=64, new=48),
-    models.SMOLLM2: dict(batch=8, steps=5, prompts=16, new=32),
+    models.POCKET: dict(batch=32, steps=12, prompts=64, new=48),
+    models.SMOLLM2: dict(batch=8, steps=4, prompts=16, new=32),
 }
-TURNS = 3
+TURNS = 2
 
 
 def matrix_rate(n=2048):
@@ -85,7 +86,7 @@ def theirs(trainer, config, model, tokenizer, rows, case, **extra):
 
 
 def training(name, case):
-    """{(stage, whose): median seconds per step}."""
+    """{(stage, whose): mean seconds per step}."""
     sft_rows, pairs = rows_for(case["batch"] * case["steps"])
     trl_sft = [{"prompt": turn("user", r["prompt"]), "completion": turn("assistant", r["response"])} for r in sft_rows]
     trl_dpo = [{"prompt": turn("user", r["prompt"]), "chosen": turn("assistant", r["chosen"]),
@@ -101,7 +102,7 @@ def training(name, case):
             ("DPO", "TRL"): lambda: theirs(DPOTrainer, DPOConfig, fresh(), tokenizer, trl_dpo, case, precompute_ref_log_probs=True),
         }.items():
             seconds.setdefault(key, []).append(run())
-    return {key: statistics.median(values) for key, values in seconds.items()}
+    return {key: statistics.fmean(values) for key, values in seconds.items()}
 
 
 def sampling(name, case):
@@ -128,15 +129,13 @@ def sampling(name, case):
                              pad_token_id=tokenizer.pad_token_id)[:, batch["input_ids"].shape[1]:]  # fmt: skip
         count = sum((row.tolist() + [stop]).index(stop) + (stop in row.tolist()) for row in out)
         rates["generate"].append(count / (time.perf_counter() - start))
-    return {key: statistics.median(values[1:]) for key, values in rates.items()}
+    return {key: statistics.fmean(values[1:]) for key, values in rates.items()}
 
 
 def flop_per_step(name, case):
     """The arithmetic of one LoRA step of SFT: 2 N forward and 2 N backward for each token that is not padding."""
     model, tokenizer = models.load(name)
     sft_rows, _ = rows_for(case["batch"] * case["steps"])
-    from lab.data import encode_sft
-
     tokens = sum(len(encode_sft(row, tokenizer, model.config.max_position_embeddings)["input_ids"]) for row in sft_rows)
     return 4 * model.num_parameters() * tokens / case["steps"]
 
@@ -156,7 +155,7 @@ def main():
     results = [table(name, case, rate) for name, case in CASES.items()]
     packages = ("torch", "transformers", "peft", "trl", "accelerate")
     text = [
-        "# Speed", "", "Made by `python benchmarks/speed.py`. LoRA of rank 8 on 32-bit weights; median of "
+        "# Speed", "", "Made by `python benchmarks/speed.py`. LoRA of rank 8 on 32-bit weights; mean of "
         f"{TURNS} turns; a ratio above 1 means that this package is faster.", "",
         "| model | what | this package | the other | ratio |", "|---|---|---|---|---|",
         *[line for lines, _ in results for line in lines], "",
