@@ -93,6 +93,8 @@ def test_logits_only_where_needed_give_the_same_log_probabilities(folder, tokeni
     kept, labels = supervised_logits(model, batch["input_ids"], batch["labels"])
     whole = model(input_ids=batch["input_ids"]).logits
     assert kept.shape[1] < whole.shape[1]
+    everything = supervised_logits(model, batch["input_ids"], batch["input_ids"])  # as in pretraining
+    assert torch.allclose(sequence_logprobs(*everything), sequence_logprobs(whole, batch["input_ids"]), atol=1e-3)
     assert torch.allclose(sequence_logprobs(kept, labels), sequence_logprobs(whole, batch["labels"]), atol=1e-4)
     assert (labels != -100).sum() == (batch["labels"] != -100).sum()
 

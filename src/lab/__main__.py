@@ -100,7 +100,9 @@ def train_adapter(args, stage, **options):
     if PartialState().is_main_process:
         save_adapter(model, args.out, tokenizer)
         (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
-        print(f"{args.command}: {len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; the adapter is in {args.out}")
+        processes = PartialState().num_processes
+        print(f"{args.command}: {len(log)} steps on {processes} process{'es' * (processes > 1)}, loss {log[0]['loss']:.3f} -> "
+              f"{log[-1]['loss']:.3f}; the adapter is in {args.out}")
 
 
 def writable(folder):
