@@ -86,22 +86,24 @@ def run_dpo(args):
 def train_adapter(args, stage, **options):
     """Train a new adapter, or go on with the one that --model names, and save it in --out in PEFT's format."""
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
     from peft import PeftModel
 
     from lab.models import add_lora, load, save_adapter
 
     writable(args.out)
+    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # first, so that CPU processes find each other too
     model, tokenizer = load(args.model, args.bits)
     if not isinstance(model, PeftModel):
         model = add_lora(model, args.lora_r, args.lora_alpha, args.seed)
     log = stage(model, tokenizer, args.data, lr=args.lr, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
                 accumulation=args.accumulation, precision=args.precision, max_length=args.max_length, drop=args.drop,
                 out=args.out, **options)
-    if PartialState().is_main_process:
+    if process.is_main_process:
         save_adapter(model, args.out, tokenizer)
         (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
-        processes = PartialState().num_processes
-        print(f"{args.command}: {len(log)} steps on {processes} process{'es' * (processes > 1)}, loss {log[0]['loss']:.3f} -> "
+        many = "es" * (process.num_processes > 1)
+        print(f"{args.command}: {len(log)} steps on {process.num_processes} process{many}, loss {log[0]['loss']:.3f} -> "
               f"{log[-1]['loss']:.3f}; the adapter is in {args.out}")
 
 
