@@ -1,6 +1,7 @@
 """The gold judge, on gold answers, on wrong ones, and on answers that try to please it."""
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -74,3 +75,14 @@ def test_the_first_word_is_not_found_by_repeating_the_list():
 def test_a_word_inside_another_word_does_not_count():
     task = replace(draw("fact")[0], answer="cat", rivals=("cat", "dog"))
     assert not judge(task, "She has a catalogue.").correct and judge(task, "She has a Cat!").correct
+
+
+@pytest.mark.parametrize("kind", ["fact", "unknown", "sum"])
+def test_the_right_words_about_somebody_or_something_else_are_wrong(kind):
+    for task in draw(kind):
+        if kind == "sum":
+            other = task.sentence.replace(task.sentence.split()[0], "99", 1)
+        else:
+            first, last = next(p.name for p in world.PEOPLE["frequent"] if not set(p.name.split()) & set(task.sentence.split())).split()
+            other = re.sub(r"\b[A-Z]\w+ [A-Z]\w+(?=[ '.])", f"{first} {last}", task.sentence, count=1)
+        assert other != task.sentence and not judge(task, other).correct, (task, other)

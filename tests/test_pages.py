@@ -1,5 +1,6 @@
 """The built book as a reader sees it, without a network: links, pictures, equations, no raw markup, no overflow."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
+from lab import calculator, memory
 from lab.report import CLAIMS
 from tools import chapters, plain
 
@@ -178,6 +180,30 @@ def test_a_chapter_has_rendered_equations(browser, source):
     opened, _ = look(browser, HTML / "chapters" / f"{source.stem}.html", 1280)
     assert opened.locator("mjx-container svg").count() > 0
     opened.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_calculator_gives_the_numbers_of_the_function(browser, width):
+    page, complaints = look(browser, HTML / "chapters" / "03-lora.html", width)
+    form = page.locator("#lab-memory")
+    for model, method, r, bits, b, t, adam, checkpointing in (
+            ("SmolLM2-135M", "lora", 8, 4, 4, 128, 32, 0), ("Llama 2 7B", "full", 8, 32, 1, 512, 8, 0), ("Llama 3.1 70B", "lora", 64, 4, 2, 4096, 32, 1)):
+        for name, value in {"model": model, "method": method, "bits": str(bits), "adam": str(adam), "ckpt": str(checkpointing)}.items():
+            form.locator(f"[name={name}]").select_option(value)
+        for name, value in {"r": r, "b": b, "t": t}.items():
+            form.locator(f"[name={name}]").evaluate(f"field => {{ field.value = {value}; field.dispatchEvent(new Event('input', {{bubbles: true}})) }}")
+        shown = json.loads(form.locator("output").get_attribute("data-values"))
+        shape = calculator.SHAPES[model]
+        rank = None if method == "full" else r
+        expected = memory.predict(shape, bits=bits, r=rank, batch=b, length=t, adam_bits=adam, checkpointing=bool(checkpointing))
+        expected["trained"] = memory.parameters(shape) if rank is None else memory.adapter_parameters(shape, r)
+        assert shown == pytest.approx(expected)
+        assert f"{shown['peak'] / 1e9:.2f} GB" in form.inner_text()
+    form.locator("[name=method]").select_option("full")
+    form.locator("[name=bits]").select_option("4")
+    assert "cannot be trained" in form.inner_text()
+    assert complaints == []
+    page.context.close()
 
 
 def test_the_browser_notices_a_bad_page(browser, tmp_path):

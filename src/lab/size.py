@@ -29,7 +29,7 @@ class Size:
     sft_rows: int = 2000
     sft_lr: float = 5e-3
     sft_epochs: float = 3
-    dpo_prompts: int = 1200
+    dpo_prompts: int = 800
     dpo_lr: float = 6e-4
     dpo_epochs: float = 1
     beta: float = 0.1

@@ -496,7 +496,8 @@ def training_tasks(n, seed, kinds=KINDS):
 
 
 def held_out(n, seed, kinds=KINDS):
-    """n tasks, the kinds in turn, about people, sums, goals and wordings that no training task uses."""
+    """n tasks, the kinds in turn, about people, countries, sums and goals that no training task uses, and now and then in a
+    wording that none uses. Lists and word puzzles are drawn anew; notes too, and most lists also occur in training."""
     return _tasks(n, "test", seed, kinds)
 
 
