@@ -141,9 +141,11 @@ def predict(shape, *, bits=32, r=None, batch=1, length=512, supervised=None, acc
     gradients = width * trained
     activations = activation_bytes(shape, bits, r, batch, length, checkpointing)
     logits = 3 * 4 * batch * supervised * shape.vocab  # log-probabilities and, as the backward pass begins, two gradients
+    # A tied matrix gets a gradient as the head and one as the embedding, and for a moment both are there.
+    twice = width * shape.vocab * shape.hidden if shape.tied and r is None else 0
     # A gradient appears as the activations behind it are freed, so the two share their space, unless gradients stay
     # from one forward pass to the next.
-    moving = larger(activations + logits, gradients) if accumulation == 1 else activations + logits + gradients
+    moving = larger(activations + logits, gradients + twice) if accumulation == 1 else activations + logits + gradients
     parts = {"weights": weight_bytes(shape, bits), "adapter": adapter, "optimiser": moments, "gradients": gradients,
              "activations": activations, "logits": logits}
     return parts | {"peak": parts["weights"] + adapter + moments + moving}
@@ -187,7 +189,7 @@ def _train(model, *, bits=32, r=None, batch=1, length=512, supervised=None, accu
     """Steps on random tokens; the seconds of the last one."""
     model = model if r is None else models.add_lora(model, r=r)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = bitsandbytes.optim.AdamW8bit(weights) if adam_bits == 8 else torch.optim.AdamW(weights, fused=True)
