@@ -74,6 +74,81 @@ def dpo_loss(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_r
     return -F.logsigmoid(chosen - rejected)
 
 
+def bradley_terry_loss(chosen_rewards, rejected_rewards):
+    """The reward model's loss for each pair: -log sigma( r(x, y_w) - r(x, y_l) ). Equation eq-reward-loss (Ouyang et al. 2022, eq. 1).
+
+    Two (B,) tensors -> (B,). A constant added to both rewards changes nothing.
+
+    >>> bradley_terry_loss(torch.tensor([3.0]), torch.tensor([3.0]))    # ln 2
+    tensor([0.6931])
+    """
+    return -F.logsigmoid(chosen_rewards - rejected_rewards)
+
+
+def kl_estimators(logps, ref_logps):
+    """(k1, k2, k3): three estimates of KL(pi || pi_ref) from samples of pi. Equation eq-kl-estimators (Schulman 2020).
+
+    With u = pi_ref/pi:  k1 = -log u,  k2 = (log u)^2 / 2,  k3 = u - 1 - log u.
+    logps and ref_logps: log-probabilities of the samples, of one shape -> three tensors of that shape.
+    k1 and k3 are unbiased; k2 and k3 are never negative.
+
+    >>> [round(k.item(), 3) for k in kl_estimators(torch.tensor(-1.0), torch.tensor(-2.0))]
+    [1.0, 0.5, 0.368]
+    """
+    log_u = ref_logps - logps
+    return -log_u, log_u**2 / 2, torch.expm1(log_u) - log_u
+
+
+def gae(rewards, values, mask, gamma, lam):
+    """Generalised advantage estimation: A_t = sum_l (gamma lam)^l delta_{t+l}. Equation eq-gae (Schulman et al. 2016, eq. 16).
+
+    delta_t = r_t + gamma V_{t+1} - V_t, and after the last token of the mask V is 0: the episode is over.
+    rewards, values, mask: (B, T), the mask 1 on one unbroken run of tokens in each row -> (B, T), 0 outside the mask.
+
+    >>> gae(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.ones(1, 2), gamma=1.0, lam=1.0)
+    tensor([[0.5000, 0.5000]])
+    """
+    advantages, values = torch.zeros_like(rewards), values * mask
+    next_value = next_advantage = torch.zeros_like(rewards[:, 0])  # (B,)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]
+        next_value, advantages[:, t] = values[:, t], next_advantage
+    return advantages
+
+
+def masked_mean(x, mask):
+    """The mean over the positions where the mask is 1: (B, T) -> scalar."""
+    return (x * mask).sum() / mask.sum()
+
+
+def whiten(x, mask):
+    """x with mean 0 and variance 1 over the positions where the mask is 1. (B, T) -> (B, T)."""
+    mean = masked_mean(x, mask)
+    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8)
+
+
+def ppo_policy_loss(logps, old_logps, advantages, mask, clip):
+    """PPO's clipped surrogate, a mean over tokens. Equation eq-ppo-clip (Schulman et al. 2017, eq. 7), with the sign of a loss.
+
+    -min( rho A, clip(rho, 1 - clip, 1 + clip) A ),  rho = exp(logps - old_logps)
+
+    All (B, T) -> scalar. The gradient is zero where rho is beyond the clip in the direction that A asks for.
+    """
+    ratio = torch.exp(logps - old_logps)
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
+
+
+def ppo_value_loss(values, old_values, returns, mask, clip):
+    """Half the squared error of the values, the larger of the plain and the clipped one. Equation eq-ppo-value.
+
+    All (B, T) -> scalar. As in the code of InstructGPT's forerunners; the paper of PPO has no clip here.
+    """
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), mask)
+
+
 def lora_parameters(d, k, r):
     """Trainable parameters of Delta W = (alpha/r) B A with B (d, r) and A (r, k): r (d + k). Equation eq-lora-count.
 

@@ -25,17 +25,22 @@ def sample(model, tokenizer, prompts, *, max_new_tokens=48, temperature=1.0, see
     if template:
         check_tokenizer(tokenizer)
     ids = [encode_prompt(prompt, tokenizer, template) for prompt in prompts]
+    rows = sample_ids(model, tokenizer, ids, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size)
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def sample_ids(model, tokenizer, ids, *, max_new_tokens=48, temperature=1.0, seed=0, batch_size=64):
+    """The new tokens after each prompt, the token that ended it included: list[list[int]]. ids: the prompts' tokens."""
     check_lengths(ids, model.config.max_position_embeddings)
     chance = torch.rand(len(ids), max_new_tokens, generator=torch.Generator().manual_seed(seed))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together: fewer pads
-    responses = [""] * len(ids)
-    stop = stop_tokens(model, tokenizer)
+    responses, stop = [None] * len(ids), stop_tokens(model, tokenizer)
     with dense(model) as plain, torch.inference_mode():
         for k in range(0, len(order), batch_size):
             part = order[k : k + batch_size]
             tokens = continue_batch(plain, [ids[i] for i in part], chance[part], temperature, stop)
             for i, row in zip(part, tokens):
-                responses[i] = tokenizer.decode(row, skip_special_tokens=True)
+                responses[i] = row
     return responses
 
 
@@ -56,7 +61,7 @@ def stop_tokens(model, tokenizer):
 
 
 def continue_batch(model, ids, chance, temperature, stop):
-    """The new tokens of each prompt, without the stop token: B lists.
+    """The new tokens of each prompt, up to and with the stop token: B lists.
 
     ids        the prompts, shortest first.
     chance     (B, N) random numbers, for N new tokens at most; a row also ends where the context does.
@@ -84,7 +89,7 @@ def continue_batch(model, ids, chance, temperature, stop):
         logits = model(input_ids=token[:, None], position_ids=position[:, None], attention_mask=mask,
                        past_key_values=cache, use_cache=True).logits[:, 0]
     room = [min(new, model.config.max_position_embeddings - len(row)) for row in ids]
-    return [before_stop(row[:n], stop) for row, n in zip(written.tolist(), room)]
+    return [up_to_stop(row[:n], stop) for row, n in zip(written.tolist(), room)]
 
 
 def read_prompts(model, ids, cache):
@@ -111,8 +116,8 @@ def choose(logits, temperature, chance):
     return token[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
-def before_stop(row, stop):
-    end = next((t for t, token in enumerate(row) if token in stop), len(row))
+def up_to_stop(row, stop):
+    end = next((t for t, token in enumerate(row, 1) if token in stop), len(row))
     return row[:end]
 
 

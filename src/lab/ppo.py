@@ -1,0 +1,160 @@
+"""RLHF with PPO, to be read from top to bottom. The equations are in `lab.objectives`; the numbers follow the chapter.
+
+Sources of the details: Ziegler et al. 2019 and Stiennon et al. 2020 (penalty per token, value head, whitening), Schulman
+et al. 2016 and 2017 (GAE, clipping), Huang et al. 2024, "The N implementation details of RLHF with PPO".
+"""
+
+import math
+import random
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lab import models
+from lab.data import encode_prompt, sft_collator
+from lab.objectives import IGNORE, gae, kl_estimators, masked_mean, ppo_policy_loss, ppo_value_loss, token_logprobs, whiten
+from lab.sample import sample_ids
+
+
+class PPOError(RuntimeError):
+    """A run that must not go on, in one sentence. What was saved before it is whole."""
+
+
+class ActorCritic(nn.Module):
+    """The policy, and on its last hidden state a linear head: the value, what is still to come after each token."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy, self.value_head = policy, nn.Linear(policy.config.hidden_size, 1, device=policy.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, input_ids, labels):
+        """log pi, values, entropies and mask, each (B, P): one column for each token of the longest response.
+
+        Column t is the state before a token and the choice of that token.
+        """
+        start, length = models.supervised_window(labels)
+        positions = (start[:, None] + torch.arange(length, device=labels.device)).clamp(max=labels.shape[1] - 1)  # (B, P + 1)
+        out = self.policy(input_ids=input_ids, logits_to_keep=positions, output_hidden_states=True, use_cache=False)
+        kept = labels.gather(1, positions)
+        past = torch.arange(length, device=labels.device) + start[:, None] >= labels.shape[1]  # repeated positions
+        kept = kept.masked_fill(past, IGNORE)
+        logps = token_logprobs(out.logits, kept)[:, :-1]
+        hidden = out.hidden_states[-1].gather(1, positions[..., None].expand(-1, -1, out.hidden_states[-1].shape[-1]))
+        values = self.value_head(hidden.float())[:, :-1, 0]
+        logp_all = out.logits[:, :-1].float().log_softmax(-1)
+        entropy = -(logp_all.exp() * logp_all).sum(-1)
+        return logps, values, entropy, (kept[:, 1:] != IGNORE).float()
+
+
+def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=1e-3, updates=60, rollouts=64, epochs=2,
+        minibatch=32, clip=0.2, gamma=1.0, lam=0.95, value_weight=0.1, max_new_tokens=48, max_kl=100.0, seed=0, out=None,
+        save_every=10):
+    """Tune `policy` in place to earn `reward_fn` and stay near `reference`; returns the log, one dict for each update.
+
+    prompts    list of str, from which each update draws `rollouts`.
+    reward_fn  (prompts, responses) -> one number for each, as a tensor or list.
+    beta       price of a nat of KL, charged token by token. 0 charges nothing.
+    max_kl     nats per response at which the run is stopped.
+    out        a folder for the adapter, written every `save_every` updates.
+    """
+    actor = ActorCritic(policy)
+    optimizer = torch.optim.AdamW([{"params": [p for p in policy.parameters() if p.requires_grad], "lr": lr},
+                                   {"params": actor.value_head.parameters(), "lr": value_lr}], weight_decay=0.0)
+    draw, log = random.Random(seed), []
+    for update in tqdm(range(1, updates + 1), disable=None):
+        # 1. Sample: the policy answers a batch of prompts.
+        asked = [draw.choice(prompts) for _ in range(rollouts)]
+        batch, texts = rollout(policy, tokenizer, asked, max_new_tokens, seed=seed * 100_003 + update)
+        check_texts(texts, asked, update)
+        # 2. Score: one number for a whole response.
+        scores = torch.as_tensor(reward_fn(asked, texts), dtype=torch.float32, device=policy.device)  # (B,)
+        check_scores(scores, asked, update)
+        # 3. Penalise: beta (log pi - log pi_ref) for each token; summed over a response this is the sequence's KL, k1.
+        with torch.no_grad():
+            old_logps, old_values, entropy, mask = actor(**batch)
+            ref_logps = token_logprobs(*models.supervised_logits(reference, **batch))[:, :-1]
+        k1, _, k3 = kl_estimators(old_logps, ref_logps)
+        rewards = -beta * k1 * mask
+        rewards[torch.arange(len(scores)), last(mask)] += scores
+        kl = (k1 * mask).sum(1).mean().item()
+        check_kl(kl, max_kl, update)
+        # 4. Credit: how much better than expected was each token?
+        advantages = gae(rewards, old_values, mask, gamma, lam)
+        returns = advantages + old_values
+        advantages = whiten(advantages, mask)
+        # 5. Improve: a few passes over the batch, held near the policy that sampled it by the clip.
+        stats = improve(actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), draw,
+                        epochs=epochs, minibatch=minibatch, clip=clip, value_weight=value_weight)
+        log.append({"update": update, "score": scores.mean().item(), "kl": kl, "kl_k3": (k3 * mask).sum(1).mean().item(),
+                    "length": mask.sum(1).mean().item(), "entropy": masked_mean(entropy, mask).item(),
+                    "tokens": int(mask.sum()) + (log[-1]["tokens"] if log else 0)} | stats)
+        if out and update % save_every == 0:
+            models.save_adapter(policy, out, tokenizer)
+    return log
+
+
+def rollout(policy, tokenizer, asked, max_new_tokens, seed):
+    """The policy's answers: a batch {"input_ids", "labels"} (B, T) whose labels are the sampled tokens, and the texts."""
+    prompts = [encode_prompt(prompt, tokenizer) for prompt in asked]
+    answers = sample_ids(policy, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed)
+    rows = [{"input_ids": x + y, "labels": [IGNORE] * len(x) + y} for x, y in zip(prompts, answers)]
+    batch = sft_collator(tokenizer)(rows)
+    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+    return {key: batch[key].to(policy.device) for key in ("input_ids", "labels")}, texts
+
+
+def improve(actor, optimizer, batch, fixed, draw, *, epochs, minibatch, clip, value_weight):
+    """Several epochs of clipped steps on one batch of rollouts; the means of what the literature logs."""
+    rows, totals, steps = len(batch["labels"]), {}, 0
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for _ in range(epochs):
+        order = draw.sample(range(rows), rows)
+        for k in range(0, rows, minibatch):
+            part = torch.tensor(order[k : k + minibatch], device=batch["labels"].device)
+            old_logps, old_values, advantages, returns, mask = (tensor[part] for tensor in fixed)
+            logps, values, _, _ = (padded(tensor, mask.shape[1]) for tensor in actor(**{key: value[part] for key, value in batch.items()}))
+            policy_loss = ppo_policy_loss(logps, old_logps, advantages, mask, clip)
+            value_loss = ppo_value_loss(values, old_values, returns, mask, clip)
+            (policy_loss + value_weight * value_loss).backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                ratio = torch.exp(logps - old_logps)
+                stats = {"policy_loss": policy_loss, "value_loss": value_loss, "approxkl": masked_mean(0.5 * (logps - old_logps) ** 2, mask),
+                         "clipfrac": masked_mean(((ratio - 1).abs() > clip).float(), mask)}
+            totals, steps = {key: totals.get(key, 0.0) + value.item() for key, value in stats.items()}, steps + 1
+    return {key: value / steps for key, value in totals.items()}
+
+
+def padded(tensor, width):
+    """(B, P) -> (B, width): a part of the batch may have shorter responses than the whole."""
+    return nn.functional.pad(tensor, (0, width - tensor.shape[1]))
+
+
+def last(mask):
+    """The column of each row's last token, (B,)."""
+    return mask.shape[1] - 1 - mask.flip(1).argmax(1)
+
+
+def check_texts(texts, asked, update):
+    if not any(text.strip() for text in texts):
+        raise PPOError(f"update {update}: every response is empty, the one to {asked[0]!r} among them; the policy has collapsed")
+
+
+def check_scores(scores, asked, update):
+    wrong = [prompt for prompt, score in zip(asked, scores.tolist()) if not math.isfinite(score)]
+    if wrong:
+        raise PPOError(f"update {update}: the reward of {len(wrong)} responses is not a number, for example to {wrong[0]!r}")
+    if len(scores) > 1 and scores.min() == scores.max():
+        raise PPOError(f"update {update}: all {len(scores)} responses, from {asked[0]!r} to {asked[-1]!r}, earn the same reward "
+                       f"({scores[0].item():g}), so there is nothing to learn")
+
+
+def check_kl(kl, max_kl, update):
+    if not kl < max_kl:
+        raise PPOError(f"update {update}: the policy is {kl:.3g} nats per response from its reference, more than {max_kl:g}: "
+                       "raise beta or lower the learning rate")
