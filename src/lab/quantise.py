@@ -15,7 +15,7 @@ def normal_code():
     >>> [round(level, 2) for level in normal_code().tolist()][6:10]
     [-0.09, 0.0, 0.08, 0.16]
     """
-    end = (1 - 1 / 30 + 1 - 1 / 32) / 2  # half a step short of probability 1, the mean of 15 and of 16 steps
+    end = (1 - 1 / 30 + 1 - 1 / 32) / 2  # half of a level's share short of probability 1; the mean for 15 and for 16 levels
     positive = norm.ppf(torch.linspace(end, 0.5, 9)[:-1])  # 8 levels
     negative = -norm.ppf(torch.linspace(end, 0.5, 8)[:-1])  # 7 levels
     levels = torch.tensor([*positive, 0.0, *negative], dtype=torch.float32).sort().values
@@ -23,12 +23,13 @@ def normal_code():
 
 
 def integer_code(bits=4):
-    """Plain integers: 2^bits - 1 evenly spaced levels in [-1, 1].
+    """Plain integers: 2^bits evenly spaced levels up to 1, zero among them, and so one more on the positive side.
 
     >>> integer_code(2)
-    tensor([-1.,  0.,  1.])
+    tensor([-0.5000,  0.0000,  0.5000,  1.0000])
     """
-    return torch.linspace(-1, 1, 2**bits - 1)
+    half = 2 ** (bits - 1)
+    return torch.arange(1 - half, half + 1) / half
 
 
 def dynamic_code():
