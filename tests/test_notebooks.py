@@ -349,3 +349,10 @@ def test_what_has_no_plain_form_is_an_error(page, myst, words):
 @pytest.mark.parametrize("raw", ["```{note}\nx\n```", "see {eq}`a`", "{{ six }}", "(label)=\n# Title", ":::{tip}\n:::"])
 def test_raw_myst_is_noticed(raw):
     assert plain.leftovers(raw)
+
+
+def test_the_readmes_picture_is_the_figure_of_the_tagged_cell():
+    figure = nbformat.v4.new_output("display_data", {"image/png": "aGVsbG8="})
+    tagged = nbformat.v4.new_code_cell("plot()", metadata={"tags": ["readme-picture"]}, outputs=[figure])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("plot()", outputs=[figure]), tagged])
+    assert notebooks.pictures([notebook]) == [b"hello"]

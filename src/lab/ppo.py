@@ -77,8 +77,7 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
             old_logps, old_values, entropy, mask = actor(**batch)
             ref_logps = token_logprobs(*models.supervised_logits(reference, **batch))[:, :-1]
         k1, _, k3 = kl_estimators(old_logps, ref_logps)
-        rewards = -beta * k1 * mask
-        rewards[torch.arange(len(scores)), last(mask)] += scores
+        rewards = token_rewards(scores, k1, mask, beta)
         kl = (k1 * mask).sum(1).mean().item()
         check_kl(kl, max_kl, update)
         # 4. Credit: how much better than expected was each token?
@@ -135,9 +134,15 @@ def padded(tensor, width):
     return nn.functional.pad(tensor, (0, width - tensor.shape[1]))
 
 
-def last(mask):
-    """The column of each row's last token, (B,)."""
-    return mask.shape[1] - 1 - mask.flip(1).argmax(1)
+def token_rewards(scores, k1, mask, beta):
+    """-beta k1 for each token, and the whole score at the last one. scores (B,), k1 and mask (B, T) -> (B, T).
+
+    A row sums to r(x, y) - beta log [pi(y|x) / pi_ref(y|x)], the quantity that RLHF maximises.
+    """
+    rewards = -beta * k1 * mask
+    end = mask.shape[1] - 1 - mask.flip(1).argmax(1)  # (B,) the column of each row's last token
+    rewards[torch.arange(len(scores)), end] += scores
+    return rewards
 
 
 def check_texts(texts, asked, update):
