@@ -16,10 +16,11 @@ book: notebooks
 notebooks: $(READY)
 	$(BIN)/python -m tools.notebooks $(if $(FRESH),--fresh)
 
-# The page tests look at the built book, so it is built first.
+# The page tests look at the built book, so it is built first. The chapters run side by side, each on one thread: on models
+# this small a second thread gains little, and two processes of two threads on two cores would stand in each other's way.
 test: book
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env chapters
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -n auto --dist loadfile chapters
 
 $(READY): requirements.txt requirements-nodeps.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"

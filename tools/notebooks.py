@@ -51,12 +51,12 @@ def execute(notebook, source):
     started = time.perf_counter()
     client = NotebookClient(notebook, timeout=1800, kernel_name="python3", record_timing=False, coalesce_streams=True,
                             extra_arguments=["--log-level=ERROR"],
+                            on_cell_executed=lambda cell, **_: _refuse_stderr(cell, source),
                             resources={"metadata": {"path": str(source.parent)}})
     try:
         client.execute(env=_environment(source))
     except CellExecutionError as error:
         raise SystemExit(f"{source.name}: a cell failed\n{error}") from None
-    _refuse_stderr(notebook, source)
     notebook.metadata["run"] = {
         "code": code_hash(notebook), "package": _digests(notebook, source), "size": ENVIRONMENT["LAB_SIZE"],
         "seconds": round(time.perf_counter() - started, 1), "date": date.today().isoformat(), "versions": _versions()}
@@ -150,14 +150,13 @@ def _environment(source):
     return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path}
 
 
-def _refuse_stderr(notebook, source):
-    for number, cell in enumerate(code_cells(notebook), 1):
-        if "remove-stderr" in cell.metadata.get("tags", []):  # the author has read it and says so
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-        text = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
-        if text:
-            raise SystemExit(f"{source.name}: code cell {number} wrote to stderr; a page must not show warnings or bars\n"
-                             f"{cell.source}\n---\n{text}")
+def _refuse_stderr(cell, source):
+    """Called after each cell, so that a chapter of ten minutes stops at the cell and not at its end."""
+    if "remove-stderr" in cell.metadata.get("tags", []):  # the author has read it and says so
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    text = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
+    if text:
+        raise SystemExit(f"{source.name}: a cell wrote to stderr; a page must not show warnings or bars\n{cell.source}\n---\n{text}")
 
 
 def _versions():

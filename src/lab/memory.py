@@ -185,8 +185,8 @@ def _measure(name, settings):
 
 
 def _train(model, *, bits=32, r=None, batch=1, length=512, supervised=None, accumulation=1, checkpointing=False, adam_bits=32,
-           precision="no", steps=2):
-    """Steps on random tokens; the seconds of the last one."""
+           precision="no"):
+    """A step on a few random tokens, after which the optimiser has its states, and one on a whole batch: its seconds."""
     model = model if r is None else models.add_lora(model, r=r)
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -197,11 +197,12 @@ def _train(model, *, bits=32, r=None, batch=1, length=512, supervised=None, accu
     labels = ids.clone()
     labels[:, : length - (supervised or length)] = -100
     autocast = torch.autocast(model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision), precision != "no")
-    for _ in range(steps):
+    few = {"input_ids": ids[:1, -8:], "labels": ids[:1, -8:]}
+    for micro_batches in ([few], [{"input_ids": ids, "labels": labels}] * accumulation):
         start = time.perf_counter()
-        for _ in range(accumulation):
+        for micro_batch in micro_batches:
             with autocast:
-                value = loss(model, {"input_ids": ids, "labels": labels})["loss"]
+                value = loss(model, micro_batch)["loss"]
             value.backward()
         optimizer.step()
         optimizer.zero_grad()
