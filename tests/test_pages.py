@@ -119,7 +119,7 @@ def test_a_page_shows_what_its_notebook_stores(source):
 def test_the_ledger_has_every_claim_and_its_measurements():
     cells = [row.select("td")[0].get_text() for row in article("book/ledger.html").select("tbody tr")]
     assert list(dict.fromkeys(cells)) == list(CLAIMS)
-    shown = article("book/ledger.html").get_text()
+    shown = article("book/ledger.html").get_text().replace("’", "'")  # Sphinx sets apostrophes as printers do
     for source in SOURCES:
         for row in chapters.claims(chapters.read_notebook(source.with_suffix(".ipynb"))):
             assert row["measured"] in shown and row["experiment"] in shown
