@@ -31,7 +31,7 @@ class ActorCritic(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     def forward(self, input_ids, labels):
-        """log pi, values, entropies and mask, each (B, P): one column for each token of the longest response.
+        """log pi, values and mask, each (B, P), and the logits (B, P, V): one column for each token of the longest response.
 
         Column t is the state before a token and the choice of that token.
         """
@@ -44,9 +44,7 @@ class ActorCritic(nn.Module):
         logps = token_logprobs(out.logits, kept)[:, :-1]
         hidden = out.hidden_states[-1].gather(1, positions[..., None].expand(-1, -1, out.hidden_states[-1].shape[-1]))
         values = self.value_head(hidden.float())[:, :-1, 0]
-        logp_all = out.logits[:, :-1].float().log_softmax(-1)
-        entropy = -(logp_all.exp() * logp_all).sum(-1)
-        return logps, values, entropy, (kept[:, 1:] != IGNORE).float()
+        return logps, values, (kept[:, 1:] != IGNORE).float(), out.logits[:, :-1]
 
 
 def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=1e-3, updates=60, rollouts=64, epochs=2,
@@ -74,7 +72,7 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
         check_scores(scores, asked, update)
         # 3. Penalise: beta (log pi - log pi_ref) for each token; summed over a response this is the sequence's KL, k1.
         with torch.no_grad():
-            old_logps, old_values, entropy, mask = actor(**batch)
+            old_logps, old_values, mask, logits = actor(**batch)
             ref_logps = token_logprobs(*models.supervised_logits(reference, **batch))[:, :-1]
         k1, _, k3 = kl_estimators(old_logps, ref_logps)
         rewards = token_rewards(scores, k1, mask, beta)
@@ -88,7 +86,7 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
         stats = improve(actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), draw,
                         epochs=epochs, minibatch=minibatch, clip=clip, value_weight=value_weight)
         log.append({"update": update, "score": scores.mean().item(), "kl": kl, "kl_k3": (k3 * mask).sum(1).mean().item(),
-                    "length": mask.sum(1).mean().item(), "entropy": masked_mean(entropy, mask).item(),
+                    "length": mask.sum(1).mean().item(), "entropy": masked_mean(entropies(logits), mask).item(),
                     "tokens": int(mask.sum()) + (log[-1]["tokens"] if log else 0)} | stats)
         if out and update % save_every == 0:
             models.save_adapter(policy, out, tokenizer)
@@ -114,7 +112,8 @@ def improve(actor, optimizer, batch, fixed, draw, *, epochs, minibatch, clip, va
         for k in range(0, rows, minibatch):
             part = torch.tensor(order[k : k + minibatch], device=batch["labels"].device)
             old_logps, old_values, advantages, returns, mask = (tensor[part] for tensor in fixed)
-            logps, values, _, _ = (padded(tensor, mask.shape[1]) for tensor in actor(**{key: value[part] for key, value in batch.items()}))
+            logps, values, *_ = actor(**{key: value[part] for key, value in batch.items()})
+            logps, values = padded(logps, mask.shape[1]), padded(values, mask.shape[1])
             policy_loss = ppo_policy_loss(logps, old_logps, advantages, mask, clip)
             value_loss = ppo_value_loss(values, old_values, returns, mask, clip)
             (policy_loss + value_weight * value_loss).backward()
@@ -127,6 +126,12 @@ def improve(actor, optimizer, batch, fixed, draw, *, epochs, minibatch, clip, va
                          "clipfrac": masked_mean(((ratio - 1).abs() > clip).float(), mask)}
             totals, steps = {key: totals.get(key, 0.0) + value.item() for key, value in stats.items()}, steps + 1
     return {key: value / steps for key, value in totals.items()}
+
+
+def entropies(logits):
+    """The entropy of each distribution over the vocabulary, in nats: (B, P, V) -> (B, P)."""
+    logps = logits.float().log_softmax(-1)
+    return -(logps.exp() * logps).sum(-1)
 
 
 def padded(tensor, width):
@@ -146,11 +151,13 @@ def token_rewards(scores, k1, mask, beta):
 
 
 def check_texts(texts, asked, update):
+    """Raise PPOError if no response has any text."""
     if not any(text.strip() for text in texts):
         raise PPOError(f"update {update}: every response is empty, the one to {asked[0]!r} among them; the policy has collapsed")
 
 
 def check_scores(scores, asked, update):
+    """Raise PPOError if a reward is not finite, or if all are equal."""
     wrong = [prompt for prompt, score in zip(asked, scores.tolist()) if not math.isfinite(score)]
     if wrong:
         raise PPOError(f"update {update}: the reward of {len(wrong)} responses is not a number, for example to {wrong[0]!r}")
@@ -160,6 +167,7 @@ def check_scores(scores, asked, update):
 
 
 def check_kl(kl, max_kl, update):
+    """Raise PPOError if the policy is farther than max_kl from its reference, or at a distance that is not a number."""
     if not kl < max_kl:
         raise PPOError(f"update {update}: the policy is {kl:.3g} nats per response from its reference, more than {max_kl:g}: "
                        "raise beta or lower the learning rate")
