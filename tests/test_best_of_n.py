@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from lab import evaluate, objectives, world
-from lab.answers import answer_of
-from lab.judge import judge
+from lab.judge import answer_of, judge
 
 
 def by_subsets(rewards, gold, n):

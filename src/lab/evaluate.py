@@ -13,6 +13,7 @@ from lab.data import over_responses
 from lab.judge import judge
 from lab.models import supervised_logits
 from lab.objectives import sequence_logprobs
+from lab.sample import dense
 
 
 class Interval(NamedTuple):
@@ -144,7 +145,8 @@ def recall(model, tokenizer, people):
 
 def response_logprobs(model, tokenizer, prompts, responses):
     """log pi(y | x) of one response (str) to each prompt: (N,)."""
-    return over_responses(lambda ids, labels: sequence_logprobs(*supervised_logits(model, ids, labels)), tokenizer, prompts, responses, model.device)
+    with dense(model) as plain:
+        return over_responses(lambda ids, labels: sequence_logprobs(*supervised_logits(plain, ids, labels)), tokenizer, prompts, responses, model.device)
 
 
 def divergence(policy, reference, tokenizer, prompts, responses):

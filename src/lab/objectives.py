@@ -77,7 +77,7 @@ def dpo_loss(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_r
 
 
 def bradley_terry_loss(chosen_rewards, rejected_rewards):
-    """The reward model's loss for each pair: -log sigma( r(x, y_w) - r(x, y_l) ). Equation eq-reward-loss (Ouyang et al. 2022, eq. 1).
+    """The reward model's loss for each pair: -log sigma( r(x, y_w) - r(x, y_l) ). Equation eq-reward-loss (Ouyang et al. 2022, eq. 1 for K = 2).
 
     Two (B,) tensors -> (B,). A constant added to both rewards changes nothing.
 

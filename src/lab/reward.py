@@ -1,12 +1,18 @@
 """The reward model: a language model with one number at its end, fitted to preferences by Bradley and Terry's likelihood."""
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lab import models
 from lab.data import PAIRS, encode_all, encode_pair, name_of, over_responses, pair_collator, read
 from lab.objectives import IGNORE, bradley_terry_loss
+from lab.sample import dense
 from lab.train import train
 
+HEAD = "head.safetensors"
 
 class RewardModel(nn.Module):
     """r_phi(x, y): a linear head on the last hidden state of the last token, where the model has read all of x and y.
@@ -48,4 +54,20 @@ def loss(reward_model, batch):
 
 def rewards(reward_model, tokenizer, prompts, responses):
     """r_phi of one response to each prompt: (N,)."""
-    return over_responses(reward_model, tokenizer, prompts, responses, reward_model.head.weight.device)
+    with dense(reward_model.model):
+        return over_responses(reward_model, tokenizer, prompts, responses, reward_model.head.weight.device)
+
+
+def save_reward(reward_model, folder, tokenizer):
+    """Write a reward model whose body has an adapter: the adapter in PEFT's format, and the head."""
+    models.save_adapter(reward_model.model, folder, tokenizer)
+    save_file(reward_model.head.state_dict(), Path(folder) / HEAD)
+
+
+def load_reward(folder, bits=32):
+    """What save_reward wrote, ready to give rewards. bits: see `models.load`. Raises ModelError if there is no head."""
+    if not (Path(folder) / HEAD).exists():
+        raise models.ModelError(f"{str(folder)!r} holds no reward model: it has no {HEAD}")
+    reward_model = RewardModel(models.load(folder, bits)[0])
+    reward_model.head.load_state_dict(load_file(Path(folder) / HEAD))
+    return reward_model.eval()

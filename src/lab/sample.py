@@ -91,18 +91,22 @@ def continue_batch(model, ids, chance, temperature, stop):
 
 
 def read_prompts(model, ids, cache):
-    """The logits after each prompt, (B, V), and the prompts' keys and values in the cache.
+    """The logits after each prompt, (B, V), and the prompts' keys and values in the cache. Equal prompts are read once.
 
     Right padding, as in training: position t is t in every row, and causal attention needs no mask. On a CPU the
     prompts go in parts of like length, because there each pad costs as much as a token.
     """
-    logits = []
-    for part in parts(ids, 1, 128 if model.device.type == "cpu" else math.inf):
+    distinct = list(dict.fromkeys(map(tuple, ids)))  # still shortest first
+    place = {row: i for i, row in enumerate(distinct)}
+    where = torch.tensor([place[tuple(row)] for row in ids], device=model.device)
+    once, logits = PreallocatedCache(len(distinct), len(distinct[-1])), []
+    for part in parts(distinct, 1, 128 if model.device.type == "cpu" else math.inf):
         last = torch.tensor([[len(row) - 1] for row in part], device=model.device)
-        logits.append(model(input_ids=pad(part, 0).to(model.device), past_key_values=cache, use_cache=True,
+        logits.append(model(input_ids=pad(part, 0).to(model.device), past_key_values=once, use_cache=True,
                             logits_to_keep=last).logits[:, 0])
-        cache.start += len(part)
-    return torch.cat(logits)
+        once.start += len(part)
+    cache.take(once, where)
+    return torch.cat(logits)[where]
 
 
 def choose(logits, temperature, chance):
@@ -144,6 +148,13 @@ class PreallocatedCache(Cache):
         self.keys[layer][self.rows, :, self.position] = key[:, :, 0]
         self.values[layer][self.rows, :, self.position] = value[:, :, 0]
         return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
+
+    def take(self, prompts, where):
+        """Row where[i] of a cache of prompts becomes row i of this one."""
+        for mine, theirs in ((self.keys, prompts.keys), (self.values, prompts.values)):
+            for store in theirs:
+                mine.append(store.new_zeros(self.shape[0], store.shape[1], self.shape[1], store.shape[3]))
+                mine[-1][:, :, : store.shape[2]] = store[where]
 
     def keep(self, rows):
         self.keys = [k[rows] for k in self.keys]

@@ -1,0 +1,145 @@
+"""The course's models, stage by stage: SFT, preference pairs, a reward model, then DPO or PPO.
+
+Several chapters start from the same stages. Each stage is trained once for a size and a seed, and kept in a folder `runs`
+beside the notebook, or where LAB_RUNS says. A stage is trained anew when the settings, the code that makes it, the base's
+weights or the version of a library have changed, so what is kept is what training would give. Delete `runs` to start afresh.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+from lab import models, world
+from lab.dpo import dpo
+from lab.judge import judge
+from lab.ppo import ppo
+from lab.preferences import preferences
+from lab.reward import RewardModel, load_reward, rewards, save_reward, train_reward
+from lab.sft import sft
+
+# The files whose change makes a kept stage worthless: what this module imports, directly or not. A test compares.
+SOURCES = ("__init__.py", "data/__init__.py", "dpo.py", "judge.py", "models.py", "objectives.py", "pocket/model.safetensors", "ppo.py",
+           "preferences.py", "recipe.py", "reward.py", "sample.py", "sft.py", "train.py", "world.py")
+
+
+def sft_model(config, seed):
+    """Stage 1: (model, tokenizer), the base with an adapter, after one epoch on instruction rows.
+
+    Half of the rows at half the rate of the chapter on SFT: later stages find something to mend, and many seeds fit.
+    """
+
+    def make(folder):
+        model, tokenizer = models.load(config.model, bits=config.bits)
+        model = models.add_lora(model, r=config.lora_r, alpha=config.lora_alpha, seed=seed)
+        rows = world.instructions(config.sft_rows // 2, seed=seed)
+        sft(model, tokenizer, rows, lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed)
+        models.save_adapter(model, folder, tokenizer)
+
+    return models.load(kept(config, seed, "sft", make), bits=config.bits)
+
+
+def training_tasks(config, seed):
+    """The tasks whose prompts the preference pairs and PPO use; none is held out."""
+    return world.training_tasks(config.dpo_prompts // 2, seed=1000 + seed)
+
+
+def preference_pairs(config, seed):
+    """Stage 2: pairs of the SFT model's own samples, four for each prompt, the best and the worst by the gold judge."""
+
+    def make(folder):
+        pairs = preferences(*sft_model(config, seed), training_tasks(config, seed), seed=seed)
+        (folder / "pairs.json").write_text(json.dumps(pairs))
+
+    return json.loads((kept(config, seed, "pairs", make) / "pairs.json").read_text())
+
+
+def reward_model(config, seed):
+    """Stage 3: r_phi, the SFT model with a head of one number, fitted to the pairs. With it the log of its training."""
+
+    def make(folder):
+        model, tokenizer = sft_model(config, seed)
+        fitted = RewardModel(model)
+        log = train_reward(fitted, tokenizer, preference_pairs(config, seed), lr=config.reward_lr, epochs=config.reward_epochs, seed=seed)
+        save_reward(fitted, folder, tokenizer)
+        write_log(folder, log)
+
+    folder = kept(config, seed, "reward", make)
+    return load_reward(folder, config.bits), read_log(folder)
+
+
+def dpo_policy(config, seed, faster=1, longer=1):
+    """Stage 4, one way: (policy, log) of DPO on the pairs. faster, longer: multiples of the size's learning rate and epochs."""
+
+    def make(folder):
+        policy, tokenizer = sft_model(config, seed)
+        log = dpo(policy, tokenizer, preference_pairs(config, seed), beta=config.beta, lr=faster * config.dpo_lr,
+                  epochs=longer * config.dpo_epochs, batch_size=config.batch_size, seed=seed)
+        models.save_adapter(policy, folder, tokenizer)
+        write_log(folder, log)
+
+    folder = kept(config, seed, f"dpo-{faster:g}-{longer:g}", make)
+    return models.load(folder, bits=config.bits)[0], read_log(folder)
+
+
+def ppo_policy(config, seed, beta):
+    """Stage 4, the other way: (policy, log) of PPO against the reward model.
+
+    The log has `gold` as well, the judge's mean score of each batch, which the policy never sees.
+    """
+
+    def make(folder):
+        policy, tokenizer = sft_model(config, seed)
+        learnt, tasks, gold = reward_model(config, seed)[0], {task.prompt: task for task in training_tasks(config, seed)}, []
+
+        def pay(prompts, texts):
+            gold.append(sum(judge(tasks[x], y).score for x, y in zip(prompts, texts)) / len(texts))
+            return rewards(learnt, tokenizer, prompts, texts)
+
+        log = ppo(policy, sft_model(config, seed)[0], tokenizer, list(tasks), pay, beta=beta, lr=config.ppo_lr, updates=config.ppo_updates, seed=seed)
+        models.save_adapter(policy, folder, tokenizer)
+        write_log(folder, [record | {"gold": score} for record, score in zip(log, gold, strict=True)])
+
+    folder = kept(config, seed, f"ppo-{beta:g}", make)
+    return models.load(folder, bits=config.bits)[0], read_log(folder)
+
+
+def kept(config, seed, stage, make):
+    """The folder of a stage. If it is not there, `make(folder)` fills it; a run that is killed leaves no half of one.
+
+    Two programs that want one stage at the same time: one makes it, the other waits.
+    """
+    folder = Path(os.environ.get("LAB_RUNS") or "runs") / config.name / state(config) / f"seed-{seed}" / stage
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            partial = folder.with_name(stage + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+def state(config):
+    """A short name for everything that a kept stage depends on, beside its seed."""
+    package, digest = Path(__file__).parent, hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for path in SOURCES:
+        digest.update((package / path).read_bytes())
+    for library in ("torch", "transformers", "peft", "bitsandbytes"):
+        digest.update(version(library).encode())
+    return digest.hexdigest()[:12]
+
+
+def write_log(folder, log):
+    (folder / "log.json").write_text(json.dumps(log))
+
+
+def read_log(folder):
+    """One dict for each step or update, as the loops return it. `seconds` are those of the machine that trained."""
+    return json.loads((folder / "log.json").read_text())
