@@ -189,6 +189,12 @@ def test_the_learning_rate_rises_then_falls():
     assert min(rates) > 0
 
 
+def test_a_short_decay_keeps_the_peak_until_then():
+    rates = [learning_rate(step, 100, 2.0, 0.1, decay=0.2) for step in range(100)]
+    assert rates[10:81] == [2.0] * 71 and rates[81] == pytest.approx(2.0 * 19 / 20) and rates[99] == pytest.approx(0.1)
+    assert [learning_rate(step, 10, 2.0, 0.0, decay=0.0) for step in range(10)] == [2.0] * 10
+
+
 def test_parts_group_like_lengths_and_lose_no_row():
     rows = sorted((torch.zeros(n) for n in [3, 90, 5, 4, 100, 2, 95, 6]), key=len)
     cut = parts(rows, 1, worth=128)

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 
-def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, seed=0, accumulation=1, warmup=0.1,
+def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, seed=0, accumulation=1, warmup=0.1, decay=1.0,
           weight_decay=0.0, betas=(0.9, 0.999), max_grad_norm=1.0, precision="no", out=None, save_every=50):
     """Minimise `loss_fn` over `examples` with AdamW, and return the log: one dict per optimiser step.
 
@@ -29,7 +29,8 @@ def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, se
     collate    list of examples -> dict of tensors, and optionally two numbers: "units", how many things the
                loss is a mean over (default: rows), and "tokens", how many tokens are read (default: all).
     loss_fn    (model, batch) -> dict of scalar tensors; "loss" is minimised, the rest is logged.
-    lr         the peak: reached by a linear rise over the share `warmup` of the steps, then linear decay to 0.
+    lr         the peak: reached by a linear rise over the share `warmup` of the steps, left by a linear fall to 0 over the last
+               share `decay`.
     precision  "no", "bf16" or "fp16": what the forward pass computes in.
     out        a folder: the run is saved there every `save_every` steps. Called again with the same `out`, an
                interrupted run goes on exactly where it was, and a finished run is loaded instead of repeated.
@@ -40,7 +41,7 @@ def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, se
     torch.manual_seed(seed)
     batches = batch_order(len(examples), epochs, batch_size, seed)  # (S, B) indices
     check_share(batches.shape[1], accelerator.num_processes * accumulation)
-    settings = dict(lr=lr, warmup=warmup, weight_decay=weight_decay, betas=list(betas), max_grad_norm=max_grad_norm,
+    settings = dict(lr=lr, warmup=warmup, decay=decay, weight_decay=weight_decay, betas=list(betas), max_grad_norm=max_grad_norm,
                     precision=precision, order=checksum(batches), data=data_checksum(examples, collate))
     wrapped = accelerator.prepare_model(model)
     optimizer = accelerator.prepare_optimizer(adamw(model, lr, betas, weight_decay))
@@ -50,7 +51,7 @@ def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, se
     model.train()
     clock = time.perf_counter() - (log[-1]["seconds"] if log else 0.0)
     for step in progress(log, len(batches), accelerator):
-        set_rate(optimizer, rate := learning_rate(step, len(batches), lr, warmup))
+        set_rate(optimizer, rate := learning_rate(step, len(batches), lr, warmup, decay))
         micro = share(batches[step], examples, collate, accumulation, accelerator)
         record = {"step": step + 1, "lr": rate} | update(accelerator, wrapped, optimizer, micro, loss_fn, max_grad_norm)
         record["tokens"] += log[-1]["tokens"] if log else 0
@@ -161,12 +162,14 @@ def set_rate(optimizer, rate):
         group["lr"] = rate
 
 
-def learning_rate(step, steps, peak, warmup):
-    """Linear rise over the first `warmup` share of the steps, then linear decay; never 0 at a step taken."""
+def learning_rate(step, steps, peak, warmup, decay=1.0):
+    """A linear rise over the first `warmup` share of the steps, the peak, a linear fall over the last `decay` share; never 0
+    at a step taken. A decay of 1 falls from the end of the rise on; a short one makes the warm-up, stable, decay schedule."""
     rise = int(warmup * steps)
     if step < rise:
         return peak * (step + 1) / (rise + 1)
-    return peak * (steps - step) / (steps - rise)
+    fall = max(rise, steps - round(decay * steps))
+    return peak if step < fall else peak * (steps - step) / (steps - fall)
 
 
 def trainable(model):

@@ -14,6 +14,7 @@ from lab.objectives import IGNORE
 
 SFT = ("prompt", "response")
 PAIRS = ("prompt", "chosen", "rejected")
+ROLES = ("system", "user", "assistant", "tool")
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -104,8 +105,8 @@ def check_messages(row, where):
     if not isinstance(messages, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise DataError(f"{where}: 'messages' must be a list of {{'role': ..., 'content': ...}}")
     for message in messages:
-        if message["role"] not in ("system", "user", "assistant"):
-            raise DataError(f"{where}: the role {message['role']!r} is not one of system, user, assistant")
+        if message["role"] not in ROLES:
+            raise DataError(f"{where}: the role {message['role']!r} is not one of {', '.join(ROLES)}")
         if not isinstance(message["content"], str) or not message["content"].strip():
             raise DataError(f"{where}: a message of the {message['role']} is empty")
     if not any(message["role"] == "assistant" for message in messages):
