@@ -16,12 +16,12 @@ book: notebooks
 notebooks: $(READY)
 	$(BIN)/python -m tools.notebooks $(if $(FRESH),--fresh)
 
-# The page tests look at the built book, so it is built first. The chapters run side by side, each on one thread: on models
-# this small a second thread gains little, and two processes of two threads on two cores would stand in each other's way.
+# The page tests look at the built book, so it is built first. Chapters and tests run side by side, each on one thread: on
+# models this small a second thread gains little, and two processes of two threads on two cores would stand in each other's
+# way. The slowest chapter starts first.
 test: book
-	$(BIN)/python -m pytest tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -n auto --dist loadfile --no-loadscope-reorder \
-		$$($(BIN)/python -m tools.chapters)
+		$$($(BIN)/python -m tools.chapters) tests
 
 $(READY): requirements.txt requirements-nodeps.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"

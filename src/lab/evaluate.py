@@ -49,6 +49,14 @@ def wilson(successes, n):
     return Interval(successes / n, result.low, result.high)
 
 
+def bootstrap(values, resamples=2000, seed=0):
+    """The mean of one number per prompt, with a 95% bootstrap interval over the prompts (Efron 1979, percentiles)."""
+    values = np.asarray(values, float)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    return Interval(float(values.mean()), *map(float, np.quantile(means, [0.025, 0.975])))
+
+
 def win_rate(scores_a, scores_b, resamples=2000, seed=0):
     """How often A beats B on the same prompts, a tie counting one half, with a bootstrap interval over prompts.
 
@@ -57,10 +65,7 @@ def win_rate(scores_a, scores_b, resamples=2000, seed=0):
     if len(scores_a) != len(scores_b) or not len(scores_a):
         raise ValueError(f"a win-rate pairs the scores of the same prompts: {len(scores_a)} against {len(scores_b)}")
     a, b = np.asarray(scores_a), np.asarray(scores_b)
-    wins = (a > b) + 0.5 * (a == b)
-    rng = np.random.default_rng(seed)
-    means = wins[rng.integers(0, len(wins), (resamples, len(wins)))].mean(1)
-    return Interval(float(wins.mean()), *map(float, np.quantile(means, [0.025, 0.975])))
+    return bootstrap((a > b) + 0.5 * (a == b), resamples, seed)
 
 
 def best_of_n(rewards, gold, n):

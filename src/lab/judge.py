@@ -54,7 +54,7 @@ def _has(text, phrase):
     return f" {' '.join(_words(phrase))} " in f" {' '.join(_words(text))} "
 
 
-def _named(task, response):
+def named(task, response):
     """The possible answers that a response names, in its order for "words" and "sum"."""
     if task.kind in ("words", "sum"):
         return [word for word in _words(response) if word in task.rivals]
@@ -62,16 +62,16 @@ def _named(task, response):
 
 
 def _right_content(task, response):
-    named = _named(task, response)
+    found = named(task, response)
     if task.kind == "list":
-        return len(named) == 3
+        return len(found) == 3
     if task.kind == "words":
-        return named == task.answer.split()
+        return found == task.answer.split()
     if task.kind == "sum":
-        return named[-1:] == [task.answer]
+        return found[-1:] == [task.answer]
     if task.kind in GUIDES:
         return _has(response, task.answer)
-    return named == [task.answer]
+    return found == [task.answer]
 
 
 def _strays(task, response):
@@ -85,7 +85,7 @@ def _on_topic(task, response):
     if task.kind in GUIDES:
         topic = [word for word in _words(task.prompt) if len(word) > 3 and word not in GUIDE_WORDS]
         return any(_has(response, words) for words in [task.answer, *topic])
-    return bool(_named(task, response))
+    return bool(named(task, response))
 
 
 def _clean(task, response):
@@ -122,9 +122,9 @@ def answer_of(task, response):
     """
     if REFUSED.search(response) or ABSTAINED.search(response):
         return None
-    named = _named(task, response)
+    found = named(task, response)
     if task.kind == "words":  # the whole list is the answer
-        return " ".join(named) or None
+        return " ".join(found) or None
     if task.kind == "sum":  # the result stands last
-        return named[-1] if named else None
-    return named[0] if len(named) == 1 else None
+        return found[-1] if found else None
+    return found[0] if len(found) == 1 else None

@@ -1,8 +1,9 @@
 """The course's models, stage by stage: SFT, preference pairs, a reward model, then DPO or PPO.
 
 Several chapters start from the same stages. Each stage is trained once for a size and a seed, and kept in a folder `runs`
-beside the notebook, or where LAB_RUNS says. A stage is trained anew when the settings, the code that makes it, the base's
-weights or the version of a library have changed, so what is kept is what training would give. Delete `runs` to start afresh.
+beside the notebook, or where LAB_RUNS says. A stage is trained anew when the settings, the code that makes it, the pocket
+weights or the version of a library have changed, so what is kept is what training would give. (Weights that a Hub has changed
+under the same name go unnoticed.) Delete `runs` to start afresh.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ def sft_model(config, seed):
         model, tokenizer = models.load(config.model, bits=config.bits)
         model = models.add_lora(model, r=config.lora_r, alpha=config.lora_alpha, seed=seed)
         rows = world.instructions(config.sft_rows // 2, seed=seed)
-        sft(model, tokenizer, rows, lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed)
+        sft(model, tokenizer, rows, lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed, **loop(config))
         models.save_adapter(model, folder, tokenizer)
 
     return models.load(kept(config, seed, "sft", make), bits=config.bits)
@@ -65,7 +66,8 @@ def reward_model(config, seed):
     def make(folder):
         model, tokenizer = sft_model(config, seed)
         fitted = RewardModel(model)
-        log = train_reward(fitted, tokenizer, preference_pairs(config, seed), lr=config.reward_lr, epochs=config.reward_epochs, seed=seed)
+        log = train_reward(fitted, tokenizer, preference_pairs(config, seed), lr=config.reward_lr, epochs=config.reward_epochs,
+                           batch_size=config.batch_size, seed=seed, **loop(config))
         save_reward(fitted, folder, tokenizer)
         write_log(folder, log)
 
@@ -79,7 +81,7 @@ def dpo_policy(config, seed, faster=1, longer=1):
     def make(folder):
         policy, tokenizer = sft_model(config, seed)
         log = dpo(policy, tokenizer, preference_pairs(config, seed), beta=config.beta, lr=faster * config.dpo_lr,
-                  epochs=longer * config.dpo_epochs, batch_size=config.batch_size, seed=seed)
+                  epochs=longer * config.dpo_epochs, batch_size=config.batch_size, seed=seed, **loop(config))
         models.save_adapter(policy, folder, tokenizer)
         write_log(folder, log)
 
@@ -107,6 +109,11 @@ def ppo_policy(config, seed, beta):
 
     folder = kept(config, seed, f"ppo-{beta:g}", make)
     return models.load(folder, bits=config.bits)[0], read_log(folder)
+
+
+def loop(config):
+    """What a size says about the training loop."""
+    return {"accumulation": config.accumulation, "precision": config.precision}
 
 
 def kept(config, seed, stage, make):
