@@ -67,15 +67,22 @@ def test_responses_must_match_tasks():
         evaluate.summarise(world.held_out(3, seed=0), ["one"])
 
 
-def test_the_cloze_picks_the_likelier_option(model, tokenizer):
-    options = [" one", " two", " three"]
-    logps = []
-    for option in options:
-        ids = tokenizer("Say" + option, add_special_tokens=False, return_tensors="pt")["input_ids"]
+def test_rows_are_read_without_what_stands_before_the_labels(model, tokenizer):
+    rows = evaluate.completions(tokenizer, "Say", ["one", "two three"])
+    for row, value in zip(rows, evaluate.row_logprobs(model, tokenizer, rows, temperature=2.0)):
+        start = row["labels"].count(-100)
+        assert tokenizer.decode(row["input_ids"][:start]).endswith("Say") and tokenizer.decode(row["input_ids"][start:]) in (" one", " two three")
         with torch.no_grad():
-            logits = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
-        logps.append(logits.gather(1, ids[0, 1:, None]).sum().item())
-    assert evaluate.choose(model, tokenizer, "Say", options) == options[int(np.argmax(logps))]
+            logps = (model(torch.tensor([row["input_ids"]])).logits / 2).log_softmax(-1)[0]
+        assert value.item() == pytest.approx(sum(logps[t - 1, row["input_ids"][t]].item() for t in range(start, len(row["input_ids"]))), abs=1e-4)
+
+
+def test_recall_counts_the_facts_completed_rightly(model, tokenizer, monkeypatch):
+    people = world.PEOPLE["rare"][:5]
+    knows = lambda model, tokenizer, rows: torch.tensor([float(any(tokenizer.decode(row["input_ids"]).endswith(f"{stem.format(p.name)} {p.facts[r]}") for p in people[:3] for r, stem in evaluate.CLOZE.items())) for row in rows])
+    monkeypatch.setattr(evaluate, "row_logprobs", knows)
+    assert evaluate.recall(model, tokenizer, people[:3]).mean == 1
+    assert evaluate.recall(model, tokenizer, people).mean < 0.8  # of the other two only what happens to stand first
 
 
 def test_log_probabilities_of_responses_do_not_depend_on_the_batch(model, tokenizer):

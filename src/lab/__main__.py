@@ -13,6 +13,7 @@ from lab import size
 
 
 def parser():
+    """The command line: one command for each stage."""
     config = size.current()
     top = argparse.ArgumentParser(prog="python -m lab", description=f"One stage of post-training, at size {config.name!r} (LAB_SIZE).")
     commands = top.add_subparsers(dest="command", required=True, metavar="{sft,dpo,eval,pretrain}")
@@ -33,6 +34,7 @@ def parser():
 
 
 def add_common(command, config):
+    """What every command takes."""
     command.add_argument("--model", default=config.model, help="pocket, smollm2, a Hub id, a folder or an adapter folder (default %(default)s)")
     command.add_argument("--out", required=True, help="folder for the adapter, or file for the report")
     command.add_argument("--bits", type=int, choices=(32, 16, 4), default=config.bits, help="of the weights (default %(default)s)")
@@ -40,6 +42,7 @@ def add_common(command, config):
 
 
 def add_training(command, lr, epochs, config):
+    """What every training takes."""
     add_common(command, config)
     command.add_argument("--data", required=True, help=".jsonl, .json, .csv or .parquet file, or a Hub data set, owner/name or owner/name:split")
     command.add_argument("--lr", type=positive, default=lr, help="peak learning rate (default %(default)s)")
@@ -54,6 +57,7 @@ def add_training(command, lr, epochs, config):
 
 
 def positive(text):
+    """An argument that must be a number above zero."""
     value = float(text)
     if not value > 0 or math.isinf(value):
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
@@ -61,6 +65,7 @@ def positive(text):
 
 
 def whole(text):
+    """An argument that must be a whole number above zero."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above zero")
@@ -68,6 +73,7 @@ def whole(text):
 
 
 def run_sft(args):
+    """`lab sft`."""
     from lab.data import SFT, read
     from lab.sft import sft
 
@@ -76,6 +82,7 @@ def run_sft(args):
 
 
 def run_dpo(args):
+    """`lab dpo`."""
     from lab.data import PAIRS, read
     from lab.dpo import dpo
 
@@ -108,12 +115,14 @@ def train_adapter(args, stage, **options):
 
 
 def writable(folder):
+    """A folder that can be written to, found out before anything is trained."""
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"--out {folder}: this is a file, and a folder is needed")
     Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 def run_eval(args):
+    """`lab eval`: answers to held-out tasks, judged."""
     from lab.evaluate import summarise
     from lab.judge import judge
     from lab.models import load
@@ -135,6 +144,7 @@ def run_eval(args):
 
 
 def run_pretrain(args):
+    """`lab pretrain`."""
     from lab.pretrain import pretrain
 
     writable(args.out)
@@ -142,6 +152,7 @@ def run_pretrain(args):
 
 
 def main(arguments=None):
+    """Run one command; a wrong input ends it with one sentence."""
     try:
         args = parser().parse_args(arguments)
         {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "pretrain": run_pretrain}[args.command](args)

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from lab import world
-from lab.data import over_responses
+from lab.data import as_rows, encode_prompt, over_responses, over_rows, tokenise
 from lab.judge import judge
 from lab.models import supervised_logits
 from lab.objectives import sequence_logprobs
@@ -47,6 +47,11 @@ def wilson(successes, n):
         raise ValueError("a proportion needs at least one trial")
     result = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return Interval(successes / n, result.low, result.high)
+
+
+def clipped(interval):
+    """An interval of a share, cut to the range that a share has."""
+    return Interval(interval.mean, max(interval.low, 0.0), min(interval.high, 1.0))
 
 
 def bootstrap(values, resamples=2000, seed=0):
@@ -123,35 +128,37 @@ def by_kind(tasks, responses):
     return {kind: summarise(*row) for kind, row in rows.items()}
 
 
-@torch.no_grad()
-def choose(model, tokenizer, stem, options):
-    """The option (str) to which the model gives the highest probability after `stem`: a cloze test."""
-    start = (tokenizer.bos_token or "") + stem
-    rows = [tokenizer(start + option, add_special_tokens=False)["input_ids"] for option in options]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
-    logps = sequence_logprobs(model(input_ids=ids.to(model.device)).logits, labels.to(model.device))  # (options,)
-    return options[int(logps.argmax())]
-
-
 CLOZE = {"town": "{} lives in", "job": "{} works as a", "pet": "{} has a", "instrument": "{} plays the"}
 
 
 def recall(model, tokenizer, people):
     """The share of these people's facts that the model completes rightly among all answers of the relation."""
-    hits = []
-    for person in people:
-        for relation, stem in CLOZE.items():
-            options = [f" {answer}" for answer in world.RELATIONS[relation]]
-            hits.append(choose(model, tokenizer, stem.format(person.name), options).strip() == person.facts[relation])
-    return wilson(sum(hits), len(hits))
+    asked = [(person, relation) for person in people for relation in CLOZE]
+    rows = [row for person, relation in asked for row in completions(tokenizer, CLOZE[relation].format(person.name), world.RELATIONS[relation])]
+    parts = row_logprobs(model, tokenizer, rows).split([len(world.RELATIONS[relation]) for _, relation in asked])
+    hits = sum(world.RELATIONS[relation][int(part.argmax())] == person.facts[relation] for (person, relation), part in zip(asked, parts, strict=True))
+    return wilson(hits, len(asked))
+
+
+def completions(tokenizer, stem, options):
+    """A page that begins with `stem` and goes on with each option (str): encoded rows whose labels are the option's tokens."""
+    return as_rows([encode_prompt(stem, tokenizer, template=False)] * len(options), [tokenise(tokenizer, f" {option}") for option in options])
 
 
 def response_logprobs(model, tokenizer, prompts, responses):
     """log pi(y | x) of one response (str) to each prompt: (N,)."""
     with dense(model) as plain:
         return over_responses(lambda ids, labels: sequence_logprobs(*supervised_logits(plain, ids, labels)), tokenizer, prompts, responses, model.device)
+
+
+def row_logprobs(model, tokenizer, rows, temperature=1.0):
+    """The same of the supervised tokens of encoded rows, with each token's logits divided by the temperature: (N,)."""
+    def logprobs(ids, labels):
+        logits, kept = supervised_logits(plain, ids, labels)
+        return sequence_logprobs(logits / temperature, kept)
+
+    with dense(model) as plain:
+        return over_rows(logprobs, tokenizer, rows, model.device)
 
 
 def divergence(policy, reference, tokenizer, prompts, responses):

@@ -62,6 +62,7 @@ def gold(tasks, measure="score", strength=math.inf):
 
 
 def words(response):
+    """How long a text is."""
     return len(response.split())
 
 
@@ -200,15 +201,25 @@ def length_controlled(verdicts, a, b, scale=None, resamples=200, seed=0):
     has nothing to do with which answer is better. scale: the standard deviation of the differences, as in the paper, if not given.
     Where nearly all of a's answers are longer, equal length lies outside the data, and the result is an extrapolation.
     """
-    verdicts = np.asarray(verdicts, float)
+    verdicts, z = np.asarray(verdicts, float), length_term(a, b, scale)
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, len(z), len(z)) for _ in range(resamples)]
+    means = [logistic(fit_logistic(z[d], verdicts[d])[0]) for d in draws]
+    return Interval(at_equal_length(verdicts, a, b, scale), *map(float, np.quantile(means, [0.025, 0.975])))
+
+
+def at_equal_length(verdicts, a, b, scale=None):
+    """The estimate of `length_controlled` without its interval, for one value per seed."""
+    return logistic(fit_logistic(length_term(a, b, scale), np.asarray(verdicts, float))[0])
+
+
+def length_term(a, b, scale=None):
+    """tanh(difference in words / scale) of each pair of answers, (N,). Raises ValueError where all differ by about the same."""
     gaps = np.array([words(x) - words(y) for x, y in zip(a, b, strict=True)], float)
     z = np.tanh(gaps / (scale or gaps.std() or 1.0))
     if gaps.any() and z.std() < 0.05:
         raise ValueError(f"all answers differ in length by about the same ({gaps.mean():.0f} words), so length and quality cannot be told apart")
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(z), len(z)) for _ in range(resamples)]
-    means = [logistic(fit_logistic(z[d], verdicts[d])[0]) for d in draws]
-    return Interval(logistic(fit_logistic(z, verdicts)[0]), *map(float, np.quantile(means, [0.025, 0.975])))
+    return z
 
 
 def fit_logistic(z, verdicts, ridge=1e-3, steps=50):

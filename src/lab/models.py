@@ -72,6 +72,7 @@ def folder_of(name):
 
 
 def load_folder(folder, bits, name):
+    """The model and tokenizer of a folder or a Hub id, in so many bits; only safetensors. name: as the user wrote it, for errors."""
     # Refused here as well as by use_safetensors: a folder with a pickle beside the weights is fine, one without them is not.
     if Path(folder).is_dir() and not list(Path(folder).glob("*.safetensors")):
         raise ModelError(f"{name!r} holds no .safetensors file: it is not a saved model, or it is one saved as a pickle, "
@@ -87,6 +88,7 @@ def load_folder(folder, bits, name):
 
 
 def unreachable(name, error):
+    """Why a model could not be loaded, and what to do, in one sentence."""
     reason = str(error).strip().split("\n")[0].rstrip(". ")
     if Path(name).is_dir():
         return f"the model in {name!r} cannot be loaded ({reason})"

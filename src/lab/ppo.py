@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from lab import models
-from lab.data import by_length, encode_prompt, sft_collator
+from lab.data import as_rows, by_length, encode_prompt, sft_collator
 from lab.objectives import IGNORE, gae, kl_estimators, masked_mean, ppo_policy_loss, ppo_value_loss, token_logprobs, whiten
 from lab.sample import sample_ids
 
@@ -95,8 +95,7 @@ def rollout(policy, tokenizer, asked, max_new_tokens, seed):
     """The policy's answers: a batch {"input_ids", "labels"} (B, T) whose labels are the sampled tokens, and the texts."""
     prompts = [encode_prompt(prompt, tokenizer) for prompt in asked]
     answers = sample_ids(policy, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed)
-    rows = [{"input_ids": x + y, "labels": [IGNORE] * len(x) + y} for x, y in zip(prompts, answers)]
-    batch = sft_collator(tokenizer)(rows)
+    batch = sft_collator(tokenizer)(as_rows(prompts, answers))
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
     return {key: batch[key].to(policy.device) for key in ("input_ids", "labels")}, texts
 

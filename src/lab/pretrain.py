@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab import corpus, evaluate, objectives, world
 from lab.models import CHATML, load
-from lab.sample import sample
+from lab.sample import first_lines, sample
 from lab.train import train
 
 VOCABULARY, CONTEXT = 1024, 192
@@ -158,7 +158,7 @@ def card(folder, pages, tokens, seed, logs):
     tasks = world.held_out(50 * len(world.KINDS), seed=0)
     asked = [f"Question: {task.prompt}\nAnswer:" for task in tasks]
     texts = sample(model, tokenizer, asked, temperature=0.0, template=False)
-    done = evaluate.by_kind(tasks, [text.strip().split("\n")[0] for text in texts])
+    done = evaluate.by_kind(tasks, first_lines(texts))
     losses = {f"lesson {i}, step {r['step']:,}": r["loss"] for i, log in enumerate(logs, 1) for r in (log[0], log[-1])}
     return CARD.format(
         parameters=model.num_parameters(), context=CONTEXT, pages=pages, tokens=tokens, seed=seed, lr=LR, batch=BATCH,

@@ -38,11 +38,15 @@ def sft_model(config, seed):
     def make(folder):
         model, tokenizer = models.load(config.model, bits=config.bits)
         model = models.add_lora(model, r=config.lora_r, alpha=config.lora_alpha, seed=seed)
-        rows = world.instructions(config.sft_rows // 2, seed=seed)
-        sft(model, tokenizer, rows, lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed, **loop(config))
+        sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed, **loop(config))
         models.save_adapter(model, folder, tokenizer)
 
     return models.load(kept(config, seed, "sft", make), bits=config.bits)
+
+
+def instruction_rows(config, seed):
+    """What stage 1 reads."""
+    return world.instructions(config.sft_rows // 2, seed=seed)
 
 
 def training_tasks(config, seed):
@@ -79,14 +83,19 @@ def dpo_policy(config, seed, faster=1, longer=1):
     """Stage 4, one way: (policy, log) of DPO on the pairs. faster, longer: multiples of the size's learning rate and epochs."""
 
     def make(folder):
-        policy, tokenizer = sft_model(config, seed)
-        log = dpo(policy, tokenizer, preference_pairs(config, seed), beta=config.beta, lr=faster * config.dpo_lr,
-                  epochs=longer * config.dpo_epochs, batch_size=config.batch_size, seed=seed, **loop(config))
-        models.save_adapter(policy, folder, tokenizer)
+        policy, log = dpo_on(preference_pairs(config, seed), config, seed, faster, longer)
+        models.save_adapter(policy, folder, sft_model(config, seed)[1])
         write_log(folder, log)
 
     folder = kept(config, seed, f"dpo-{faster:g}-{longer:g}", make)
     return models.load(folder, bits=config.bits)[0], read_log(folder)
+
+
+def dpo_on(pairs, config, seed, faster=1, longer=1):
+    """(policy, log): the SFT model of a seed after DPO on any pairs. Nothing of it is kept."""
+    policy, tokenizer = sft_model(config, seed)
+    return policy, dpo(policy, tokenizer, pairs, beta=config.beta, lr=faster * config.dpo_lr, epochs=longer * config.dpo_epochs,
+                       batch_size=config.batch_size, seed=seed, **loop(config))
 
 
 def ppo_policy(config, seed, beta):
@@ -144,6 +153,7 @@ def state(config):
 
 
 def write_log(folder, log):
+    """Keep a training's log beside what it made."""
     (folder / "log.json").write_text(json.dumps(log))
 
 

@@ -14,6 +14,7 @@ from lab.train import train
 
 HEAD = "head.safetensors"
 
+
 class RewardModel(nn.Module):
     """r_phi(x, y): a linear head on the last hidden state of the last token, where the model has read all of x and y.
 

@@ -29,6 +29,15 @@ def sample(model, tokenizer, prompts, *, max_new_tokens=48, temperature=1.0, see
     return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
 
+def first_lines(texts):
+    """What a base model says before it goes on with the next question: the first line of each text.
+
+    >>> first_lines([" Irby.\\nWhere does Anna live?"])
+    ['Irby.']
+    """
+    return [text.strip().split("\n")[0] for text in texts]
+
+
 def sample_ids(model, tokenizer, ids, *, max_new_tokens=48, temperature=1.0, seed=0, batch_size=64):
     """The new tokens after each prompt, the token that ended it included: list[list[int]]. ids: the prompts' tokens."""
     check_lengths(ids, model.config.max_position_embeddings)
@@ -43,6 +52,7 @@ def sample_ids(model, tokenizer, ids, *, max_new_tokens=48, temperature=1.0, see
 
 
 def check_lengths(ids, context):
+    """Raise DataError where a prompt leaves no room in the context."""
     for i, row in enumerate(ids, 1):
         if not row:
             raise DataError(f"prompt {i} has no token")
@@ -119,6 +129,7 @@ def choose(logits, temperature, chance):
 
 
 def up_to_stop(row, stop):
+    """The tokens up to the first that ends a response, that one included."""
     end = next((t for t, token in enumerate(row, 1) if token in stop), len(row))
     return row[:end]
 

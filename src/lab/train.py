@@ -173,6 +173,7 @@ def learning_rate(step, steps, peak, warmup, decay=1.0):
 
 
 def trainable(model):
+    """{name: parameter} of those that are trained; ValueError if there are none."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError("the model has no trainable parameter: attach an adapter with lab.models.add_lora first")
@@ -188,6 +189,7 @@ def adamw(model, lr, betas, weight_decay):
 
 
 def new_accelerator(precision):
+    """The Accelerator of one training, in its precision."""
     # accelerate keeps one precision per process; a notebook that compares precisions needs a fresh state.
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()

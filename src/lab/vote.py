@@ -28,11 +28,12 @@ class Ballot:
     def __init__(self, path, prompts, a, b, seed=0):
         self.path, self.seed = Path(path), seed
         rows = {identity(*row): row for row in zip(prompts, a, b, strict=True)}
-        done = {vote["id"] for vote in votes(path)}
-        self.left = [(id, *row) for id, row in rows.items() if id not in done]
-        for id, _, x, y in [row for row in self.left if row[2].strip() == row[3].strip()]:
-            self.save(id, "tie", "same", 0.0)
-        self.left = [row for row in self.left if row[2].strip() != row[3].strip()]
+        done, self.left = {vote["id"] for vote in votes(path)}, []
+        for id, (prompt, x, y) in rows.items():
+            if id not in done and x.strip() == y.strip():
+                self.save(id, "tie", "same", 0.0)
+            elif id not in done:
+                self.left.append((id, prompt, x, y))
         self.total, self.shown = len(rows), time.monotonic()
 
     def current(self):
@@ -59,15 +60,18 @@ class Ballot:
     def save(self, id, winner, order, seconds):
         line = json.dumps({"id": id, "winner": winner, "order": order, "seconds": round(seconds, 2)})
         with self.path.open("a+b") as file:
-            if file.tell() and not ends_with_newline(self.path):
+            if cut_off(file):
                 line = "\n" + line  # the last vote was cut off while it was written
             file.write((line + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
 
-def ends_with_newline(path):
-    return Path(path).read_bytes().endswith(b"\n")
+def cut_off(file):
+    """Does an open binary file end within a line? What is written next is appended all the same."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    return size > 0 and file.read(1) != b"\n"
 
 
 def identity(prompt, x, y):

@@ -62,6 +62,7 @@ def load(source):
 
 
 def unreadable(source, suffix, error):
+    """Why a source could not be read, and what to do, in one sentence."""
     reason = str(error.__cause__ or error).strip().split("\n")[0]
     if suffix in FORMATS:
         return f"{source}: this is not a well-formed {suffix} file ({reason})"
@@ -79,6 +80,7 @@ def as_prompt_and_sides(row):
 
 
 def check_row(row, columns, where):
+    """A row that has these columns, each with some text; or a DataError that begins with `where`."""
     if columns == SFT and row.get("messages") is not None:
         return check_messages(row, where)
     for column in columns:
@@ -94,6 +96,7 @@ def check_row(row, columns, where):
 
 
 def missing(column, row):
+    """What to say of a column that is not there: the nearest name, or all names."""
     present = [key for key, value in row.items() if value is not None]
     near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"the row has {', '.join(map(repr, present)) or 'nothing'}"
@@ -101,6 +104,7 @@ def missing(column, row):
 
 
 def check_messages(row, where):
+    """A row whose conversation can be learnt from; or a DataError that begins with `where`."""
     messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
         raise DataError(f"{where}: 'messages' must be a list of {{'role': ..., 'content': ...}}")
@@ -128,6 +132,7 @@ def check_tokenizer(tokenizer):
 
 
 def as_messages(prompt):
+    """A prompt as a list of messages: a text is the user's first turn."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
@@ -137,7 +142,7 @@ def render(tokenizer, messages, prompt=False):
 
 
 def tokenise(tokenizer, text):
-    # The template has written the special tokens already: none is added here, or they would stand there twice.
+    """The ids of a rendered text. The template has written the special tokens: none is added, or they would stand there twice."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -280,14 +285,25 @@ def by_length(lengths, batch_size):
     return [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
 
 
-@torch.no_grad()
-def over_responses(function, tokenizer, prompts, responses, device, batch_size=16):
-    """function(input_ids, labels) -> (B,) of one response to each prompt, in batches of like length: (N,).
+def as_rows(prompts, answers):
+    """Token ids of prompts and of what was sampled after them, as rows whose labels are the sampled tokens.
 
-    An empty response counts too: its end-of-turn token is there.
+    >>> as_rows([[5, 6]], [[7]])
+    [{'input_ids': [5, 6, 7], 'labels': [-100, -100, 7]}]
     """
-    collate, values = sft_collator(tokenizer), torch.empty(len(prompts))
+    return [{"input_ids": x + y, "labels": [IGNORE] * len(x) + y} for x, y in zip(prompts, answers, strict=True)]
+
+
+def over_responses(function, tokenizer, prompts, responses, device):
+    """`over_rows` of one response (str) to each prompt. An empty response counts too: its end-of-turn token is there."""
     rows = [encode_sft({"prompt": x, "response": y}, tokenizer, 10**9) for x, y in zip(prompts, responses, strict=True)]
+    return over_rows(function, tokenizer, rows, device)
+
+
+@torch.no_grad()
+def over_rows(function, tokenizer, rows, device, batch_size=16):
+    """function(input_ids, labels) -> (B,) of encoded rows, in batches of like length: (N,)."""
+    collate, values = sft_collator(tokenizer), torch.empty(len(rows))
     for part in by_length([len(row["input_ids"]) for row in rows], batch_size):
         batch = collate([rows[i] for i in part])
         values[part] = function(batch["input_ids"].to(device), batch["labels"].to(device)).float().cpu()
