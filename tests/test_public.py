@@ -12,9 +12,10 @@ import datasets
 import pytest
 from test_data import write
 
-from hub import Hub
+from stand_in import Hub
 from lab import public
 from lab.data import PAIRS, SFT, DataError, encode_all, encode_pair, encode_sft
+from lab.hub import file_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -125,6 +126,7 @@ BAD = [
     ("sharegpt", {"conversations": [{"from": "bing", "value": "Hi"}]}, "row 2: the role 'bing' is not one of human, user, gpt, chatgpt, system"),
     ("nemotron", {"messages": [{"role": "developer", "content": "Hi", "tool_calls": None}]}, "row 2: the role 'developer' is not one of system, user"),
     ("nemotron", {"messages": [{"role": "user", "content": "", "tool_calls": None}, HELLO]}, "row 2: a message of the user is empty"),
+    ("nemotron", {"messages": [{"role": "user", "content": "-", "tool_calls": None}, HELLO]}, "row 2: the question is left out"),
     ("nemotron", {"messages": [{"role": "user", "tool_calls": None}]}, "row 2: a field is missing or of the wrong type"),
     ("llama_nemotron", {"input": "Hi", "output": "Hello", "system_prompt": ""}, "row 2: a field is missing or of the wrong type"),
     ("flan", {"inputs": " ", "targets": "no"}, "row 2: 'prompt' is empty"),
@@ -156,6 +158,18 @@ def test_bad_rows_can_be_dropped_with_a_count(capsys):
     assert message(public.convert, public.SETS["flan"], [], None, False, "here") == "here: there is no row to use in it"
 
 
+def test_a_set_that_is_mostly_useless_is_given_up():
+    rows = [*KINDS["flan"][0], *[{"inputs": "", "targets": "no"}] * 5000]
+    read = (row for row in rows)
+    assert f"here: {public.HOPELESS + 1} of the first {public.HOPELESS + 2} rows cannot be used" in message(public.convert, public.SETS["flan"], read, 50, True, "here")
+    assert len(list(read)) > 3000  # the rest was not read
+
+
+def test_a_source_is_a_local_file():
+    assert message(public.load, "alpaca", source="tatsu-lab/alpaca").startswith("tatsu-lab/alpaca: source is a local file, whose name ends in .jsonl")
+    assert message(public.load, "alpaca", 0) == "n must be at least 1, not 0"
+
+
 def test_an_unknown_set_and_a_large_one():
     assert message(public.load, "alpacca") == "'alpacca' is not in the table of public sets: did you mean 'alpaca'?"
     assert "it has flan, self_instruct" in message(public.load, "imagenet")
@@ -176,9 +190,9 @@ def test_the_licence_of_the_card_is_compared():
 def test_the_hash_of_a_cached_file_is_its_name(tmp_path):
     for name in ("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"):
         (tmp_path / name).write_bytes(b"hello")  # what sha256sum and git hash-object say of it
-        assert public.file_hash(tmp_path / name) == name
+        assert file_hash(tmp_path / name) == name
     (tmp_path / "train.csv").write_bytes(b"hello")
-    assert public.file_hash(tmp_path / "train.csv") is None
+    assert file_hash(tmp_path / "train.csv") is None
 
 
 # The Hub, by a stand-in
@@ -211,7 +225,7 @@ SERVED = {
     "hh": a_set("hh"),
     "saferlhf": a_set("saferlhf"),
     "or_bench": a_set("or_bench", config=("or-bench-hard-1k", "train")),
-    "sharegpt": a_set("sharegpt"),
+    "sharegpt": a_set("sharegpt", public.SETS["sharegpt"].where["data_files"]),
     "flan": a_set("flan", licence="mit"),
 }
 FAULTS = {"oasst1": "busy", "oasst2": "cut", "hh": "always cut", "saferlhf": "very busy", "or_bench": "forged", "sharegpt": "short"}

@@ -7,16 +7,14 @@ are checked on load, and an error says in one sentence what was expected and wha
     rows = load("alpaca", 500, source="alpaca.jsonl")       # from a local file with the same columns: no network
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from lab import data
+from lab import data, hub
 from lab.data import PAIRS, SFT, DataError
 
 PROMPTS = ("prompt",)  # a set that only asks: for an evaluation
@@ -67,6 +65,8 @@ def llama_nemotron(row, roles):
 
 def nemotron(row, roles):
     """Calls of tools become text in the assistant's turn, so that they are learned like any other text."""
+    if any(turn["role"] == "user" and turn["content"].strip() == "-" for turn in row["messages"]):
+        raise DataError("the question is left out: it belongs to another set")
     return {"messages": [{"role": role(turn["role"], roles), "content": spoken(turn)} for turn in row["messages"]]}
 
 
@@ -200,6 +200,7 @@ SETS = {
     "alpaca": PublicSet("tatsu-lab/alpaca", "cc-by-nc-4.0", ("instruction", "input", "output"), alpaca,
                         note="Not for commercial use, and its maker's terms forbid training a competing model on its answers."),
     "sharegpt": PublicSet("Aeala/ShareGPT_Vicuna_unfiltered", "apache-2.0", ("conversations",), sharegpt, roles=SHAREGPT,
+                          where={"data_files": "ShareGPT_V4.3_unfiltered_cleaned_split.json"},  # beside it lies another edition of the same
                           note="Vicuna's makers did not publish their data: this is a collection by others. The licence is the "
                                "uploader's word: the conversations are other people's, and were not given for this use."),
     "oasst1": PublicSet("OpenAssistant/oasst1", "apache-2.0", TREE, oasst, roles=OASST, group=threads),
@@ -207,13 +208,13 @@ SETS = {
     "llama_nemotron": PublicSet("nvidia/Llama-Nemotron-Post-Training-Dataset", "cc-by-4.0", ("input", "output", "system_prompt"),
                                 llama_nemotron, split="chat", stream=True, where={"name": "SFT"}),
     "nemotron": PublicSet("nvidia/Nemotron-Post-Training-Dataset-v1", "cc-by-4.0", ("messages",), nemotron, split="tool_calling",
-                          stream=True, note="In the split chat the prompts are empty: they belong to another set. Use drop=True."),
+                          stream=True, note="In the splits chat and code the questions are left out: they belong to other sets."),
     "ultrafeedback": PublicSet("HuggingFaceH4/ultrafeedback_binarized", "mit", ("chosen", "rejected"), conversations, PAIRS,
                                split="train_prefs", stream=True),
     "hh": PublicSet("Anthropic/hh-rlhf", "mit", ("chosen", "rejected"), hh, PAIRS, TRANSCRIPT,
                     note="For reward models: its makers ask not to train an assistant on it by SFT. It has offensive text."),
     "saferlhf": PublicSet("PKU-Alignment/PKU-SafeRLHF", "cc-by-nc-4.0", ("prompt", "response_0", "response_1", "safer_response_id"),
-                          safer, PAIRS, note="Not for commercial use. It has harmful text."),
+                          safer, PAIRS, note="Not for commercial use. It has harmful text: the safer of two answers may still be unsafe."),
     "or_bench": PublicSet("bench-llm/or-bench", "cc-by-4.0", ("prompt", "category"), ask, PROMPTS, where={"name": "or-bench-hard-1k"},
                           note="Harmless requests that sound harmful, as in lab's lookalikes: for measuring, not for training."),
 }
@@ -231,12 +232,16 @@ def load(name, n=None, *, split=None, licence=None, drop=False, source=None):
     source    a local file with the set's columns, instead of the Hub.
     """
     public = known(name)
+    if n is not None and n < 1:
+        raise DataError(f"n must be at least 1, not {n}")
     if source is not None:
+        if Path(source).suffix not in data.FORMATS:
+            raise DataError(f"{source}: source is a local file, whose name ends in {', '.join(data.FORMATS)}")
         return convert(public, data.load(str(source)), n, drop, str(source))
     if public.stream and n is None:
         raise DataError(f"{public.hub} is too large to load as a whole: say how many rows, as in load({name!r}, 1000)")
-    with in_one_sentence(public.hub):
-        print(f"{public.hub}: licence {check_licence(public, card_licence(public.hub), licence)}. {public.note}".rstrip())
+    with hub.in_one_sentence(public.hub):
+        print(f"{public.hub}: licence {check_licence(public, hub.card_licence(public.hub), licence)}. {public.note}".rstrip())
         return convert(public, fetch(public, split or public.split), n, drop, public.hub)
 
 
@@ -245,6 +250,9 @@ def known(name):
         near = get_close_matches(name, SETS, n=1)
         raise DataError(f"{name!r} is not in the table of public sets: " + (f"did you mean {near[0]!r}?" if near else f"it has {', '.join(SETS)}"))
     return SETS[name]
+
+
+HOPELESS = 1000  # so many more bad rows than good ones, and the rest of a large set is not read
 
 
 def convert(public, raw, n, drop, where):
@@ -259,6 +267,8 @@ def convert(public, raw, n, drop, where):
             bad.append(error)
             if not drop:
                 raise
+            if len(bad) - len(rows) >= HOPELESS:
+                raise DataError(f"{where}: {len(bad)} of the first {seen} rows cannot be used, so this is given up; the last reason: {error}") from error
         if n is not None and len(rows) >= n:
             break
     if not rows:
@@ -293,18 +303,6 @@ def named(place, function, *arguments):
         raise DataError(f"{place}: a field is missing or of the wrong type ({type(error).__name__}: {error})") from error
 
 
-def card_licence(hub):
-    """The licence that the card of a set names; None if it names none or there is no card."""
-    from huggingface_hub import DatasetCard
-    from huggingface_hub.errors import RemoteEntryNotFoundError  # its parent would also hide a Hub that is down
-
-    try:
-        found = DatasetCard.load(hub).data.get("license")
-    except RemoteEntryNotFoundError:
-        return None
-    return ", ".join(found) if isinstance(found, list) else found
-
-
 def check_licence(public, found, accepted=None):
     """The licence of the card, if it is the accepted one; else an error that says what to do."""
     found = found or "not stated"
@@ -323,83 +321,7 @@ def fetch(public, split):
         return datasets.load_dataset(public.hub, split=split, streaming=True, **public.where)
     builder = datasets.load_dataset_builder(public.hub, **public.where)
     for url in chain(*(builder.config.data_files or {}).values()):
-        check_hash(public.hub, url)
+        hub.check_hash(public.hub, url)
     builder.download_and_prepare()  # which finds the files in the cache
     rows = builder.as_dataset(split)
     return rows.select_columns(list(public.columns)) if set(public.columns) <= set(rows.column_names) else rows  # or the check will tell
-
-
-def check_hash(hub, url):
-    """Download hf://datasets/owner/name@commit/path, and compare the file with the hash that the Hub gave as its name.
-
-    The libraries compare the size alone. Without this, a file that was changed on its way would be used and kept.
-    """
-    from huggingface_hub import hf_hub_download
-
-    commit, _, path = url.partition(f"{hub}@")[2].partition("/")
-    blob = Path(hf_hub_download(hub, path, repo_type="dataset", revision=commit)).resolve()
-    digest = file_hash(blob)
-    if digest is not None and digest != blob.name:
-        blob.unlink()  # so that the next try loads it anew
-        raise DataError(f"{hub}: the file {path} is not the one that the Hub announced (its hash is {digest[:8]}..., not {blob.name[:8]}...): "
-                        "it has been deleted here, load the set again")
-
-
-def file_hash(blob):
-    """The hash by which the Hub's cache names a file: SHA-256 of a large one (64 digits), git's of a small one (40 digits).
-    None if it has another name, as where the cache cannot link and keeps copies."""
-    if len(blob.name) == 64:
-        with blob.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if len(blob.name) == 40:
-        content = blob.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-# What went wrong
-
-
-@contextmanager
-def in_one_sentence(hub):
-    """Whatever the libraries raise, as a DataError that says what to do."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # those of datasets, huggingface_hub, the HTTP client, pyarrow
-        raise DataError(f"{hub}: {reason(list(causes(error)))}") from error
-
-
-def causes(error):
-    """The error and those that led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-OFFLINE = "load it once with a network, or give a local file as source"
-STATUS = {
-    401: "the Hub does not give it without a login: set HF_TOKEN, after accepting its terms on its page if it has any",
-    403: "the Hub does not give it to you: accept its terms on its page, and set HF_TOKEN",
-    404: "the Hub has no such set, or it lacks a file: look whether it was renamed, and change its entry in lab.public.SETS",
-    429: "the Hub has had too many requests from here (429): wait some minutes; with HF_TOKEN set, more are allowed",
-}
-
-
-def reason(errors):
-    """One sentence on a chain of errors, the last effect first."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    names, text = {type(error).__name__ for error in errors}, str(errors[0]).strip().split("\n")[0]
-    status = next((error.response.status_code for error in errors if isinstance(error, HfHubHTTPError) and error.response is not None), None)
-    if "OfflineModeIsEnabled" in names or "OfflineModeIsEnabled" in text:
-        return f"it is not in the cache, and offline mode is on: {OFFLINE} (of a set that is streamed, nothing is kept)"
-    if names & {"DatasetNotFoundError", "RepositoryNotFoundError"} and "GatedRepoError" not in names:
-        return STATUS[404]
-    if status is not None:
-        return STATUS.get(status, f"the Hub answered with an error ({status}): try again later, or {OFFLINE}")
-    if any("Consistency check failed" in str(error) for error in errors):
-        return "a file arrived with the wrong size: load the set again"
-    if names & {"ConnectError", "ConnectionError", "RemoteProtocolError", "ReadError", "ReadTimeout", "ConnectTimeout"}:
-        return f"the Hub cannot be reached, or the connection was cut: try again, or {OFFLINE}"
-    return f"it could not be loaded ({type(errors[0]).__name__}: {text})"

@@ -4,7 +4,7 @@
         ...                        # run a program with HF_ENDPOINT=hub.url
         hub.log                    # what it asked for: ("GET", "owner/name", "data/train.jsonl"), ...
 
-Large files of the Hub are named by their SHA-256 and served from another address after a redirect: so are those in data/ here.
+Large files of the Hub are named by their SHA-256 and served from another address after a redirect: so are those of the data here.
 A fault is a word for a set: see `Handler.spoil`.
 """
 
@@ -41,7 +41,7 @@ class Hub:
 
 
 def is_large(path):
-    return path.startswith("data/")
+    return path.endswith((".jsonl", ".parquet", "split.json"))
 
 
 def git_hash(body):
@@ -148,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status, body, headers, fault=None):
         """Faults of content: "cut" breaks the first connection in the middle, "always cut" each of them, the later ones before any
         byte; "forged" changes a byte, "short" leaves out the last ones."""
-        first = sum(entry[0] == "GET" and entry[2].startswith("data/") and entry[1] in self.path for entry in self.hub.log) == 1
+        first = sum(entry[0] == "GET" and is_large(entry[2]) and entry[1] in self.path for entry in self.hub.log) == 1
         if fault == "forged":
             body = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]
         body = body[:-10] if fault == "short" else body

@@ -1,0 +1,95 @@
+"""The Hub: the licence in a card, the hash of a file, and what to say when something goes wrong. Read `lab.public` first."""
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.data import DataError
+
+
+def card_licence(name):
+    """The licence that the card of a set names; None if it names none or there is no card."""
+    from huggingface_hub import DatasetCard
+    from huggingface_hub.errors import RemoteEntryNotFoundError  # its parent would also hide a Hub that is down
+
+    try:
+        found = DatasetCard.load(name).data.get("license")
+    except RemoteEntryNotFoundError:
+        return None
+    return ", ".join(found) if isinstance(found, list) else found
+
+
+def check_hash(name, url):
+    """Download hf://datasets/owner/name@commit/path, and compare the file with the hash that the Hub gave as its name.
+
+    The libraries compare the size alone. Without this, a file that was changed on its way would be used and kept.
+    """
+    from huggingface_hub import hf_hub_download
+
+    commit, _, path = url.partition(f"{name}@")[2].partition("/")
+    blob = Path(hf_hub_download(name, path, repo_type="dataset", revision=commit)).resolve()
+    digest = file_hash(blob)
+    if digest is not None and digest != blob.name:
+        blob.unlink()  # so that the next try loads it anew
+        raise DataError(f"{name}: the file {path} is not the one that the Hub announced (its hash is {digest[:8]}..., not {blob.name[:8]}...): "
+                        "it has been deleted here, load the set again")
+
+
+def file_hash(blob):
+    """The hash by which the Hub's cache names a file: SHA-256 of a large one (64 digits), git's of a small one (40 digits).
+    None if it has another name, as where the cache cannot link and keeps copies."""
+    if len(blob.name) == 64:
+        with blob.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if len(blob.name) == 40:
+        content = blob.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+# What went wrong
+
+
+@contextmanager
+def in_one_sentence(name):
+    """Whatever the libraries raise, as a DataError that says what to do."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # those of datasets, huggingface_hub, the HTTP client, pyarrow
+        raise DataError(f"{name}: {reason(list(causes(error)))}") from error
+
+
+def causes(error):
+    """The error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+OFFLINE = "load it once with a network, or give a local file as source"
+STATUS = {
+    401: "the Hub does not give it without a login: set HF_TOKEN, after accepting its terms on its page if it has any",
+    403: "the Hub does not give it to you: accept its terms on its page, and set HF_TOKEN",
+    404: "the Hub has no such set, or it lacks a file: look whether it was renamed, and change its entry in lab.public.SETS",
+    429: "the Hub has had too many requests from here (429): wait some minutes; with HF_TOKEN set, more are allowed",
+}
+
+
+def reason(errors):
+    """One sentence on a chain of errors, the last effect first."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    names, text = {type(error).__name__ for error in errors}, str(errors[0]).strip().split("\n")[0]
+    status = next((error.response.status_code for error in errors if isinstance(error, HfHubHTTPError) and error.response is not None), None)
+    if "OfflineModeIsEnabled" in names or "OfflineModeIsEnabled" in text:
+        return f"it is not in the cache, and offline mode is on: {OFFLINE} (of a set that is streamed, nothing is kept)"
+    if names & {"DatasetNotFoundError", "RepositoryNotFoundError"} and "GatedRepoError" not in names:
+        return STATUS[404]
+    if status is not None:
+        return STATUS.get(status, f"the Hub answered with an error ({status}): try again later, or {OFFLINE}")
+    if any("Consistency check failed" in str(error) for error in errors):
+        return "a file arrived with the wrong size: load the set again"
+    if names & {"ConnectError", "ConnectionError", "RemoteProtocolError", "ReadError", "ReadTimeout", "ConnectTimeout"}:
+        return f"the Hub cannot be reached, or the connection was cut: try again, or {OFFLINE}"
+    return f"it could not be loaded ({type(errors[0]).__name__}: {text})"
