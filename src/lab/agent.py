@@ -20,7 +20,7 @@ from typing import NamedTuple
 from lab import world
 from lab.data import encode_prompt
 from lab.models import quiet
-from lab.sample import sample
+from lab.sample import sample_ids, stop_tokens
 
 
 class ToolError(ValueError):
@@ -60,6 +60,8 @@ def look_up(text, register=REGISTER):
         raise ToolError("only " + " ".join(world.RELATIONS))
     if name not in register:
         raise ToolError("no such name")
+    if relation not in register[name]:
+        raise ToolError("not known")
     return world.SENTENCES[relation].format(a=name, b=register[name][relation])
 
 
@@ -110,7 +112,7 @@ def parse(turn, tools):
     if None in verbs:
         raise ToolError("a call has a line of its own")
     if verbs[0] == "to do":
-        if lines[0] != "to do" or len(lines) < 2 or not {"work out", "look up"}.issuperset(verbs[1:]):
+        if lines[0] != "to do" or len(lines) < 2 or {"to do", "done"} & set(verbs[1:]):
             raise ToolError("below to do stand calls")
         return [("to do", "\n".join(lines[1:]))]
     if "to do" in verbs:
@@ -119,13 +121,12 @@ def parse(turn, tools):
 
 
 def clean(text, longest=WIDTH):
-    """Text that others wrote, fit to stand in a conversation: no special token, one line for each reply, not too long.
+    """Text that others wrote, fit to stand in a conversation: no marker of a template, one line, not too long.
 
-    Without this a register entry that holds "<|im_end|>" could close the tool's turn and open one of its own.
+    Without this a register entry that holds "<|im_end|>" could close the tool's turn and open one of its own. Such markers
+    begin with "<" in nearly all templates, so no "<" is let through.
     """
-    while (bare := re.sub(r"<\|.*?\|>", "", text)) != text:  # removing one marker may join the halves of another
-        text = bare
-    return " ".join(text.split())[:longest]
+    return " ".join(text.replace("<", "").split())[:longest]
 
 
 class Call(NamedTuple):
@@ -155,7 +156,11 @@ def run_one(tool: Callable, text, line):
 # ------------------------------------------------------------------ the loop
 @dataclass
 class Talk:
-    """One conversation. end: "answer", "turns" (none left) or "context" (no room left); None while it goes on."""
+    """One conversation.
+
+    end   None while it goes on, then "answer", "cut" (a turn without an end; nothing of it is run), "turns" (none left) or
+          "context" (no room left).
+    """
 
     messages: list
     tools: dict
@@ -166,10 +171,13 @@ class Talk:
     def answer(self):
         return self.messages[-1]["content"] if self.end == "answer" else ""
 
-    def hear(self, turn):
-        """Take the model's turn: run its calls and append the replies, or end with its answer."""
+    def hear(self, turn, whole=True):
+        """Take the model's turn: run its calls and append the replies, or end with its answer. whole: did it end its turn?"""
         turn = "\n".join(clean(line, longest=1000) for line in turn.strip().split("\n"))
         self.messages.append({"role": "assistant", "content": turn})
+        if not whole:
+            self.end = "cut"
+            return
         made = answer_calls(turn, self.tools)
         self.calls += made
         if made:
@@ -184,25 +192,29 @@ def run(model, tokenizer, requests, tools=new_tools, *, max_turns=8, temperature
     tools      makes the tools of one conversation, so that none sees the to-do list of another.
     max_turns  turns of the assistant; what has no answer by then ends without one.
     """
-    talks = [Talk([{"role": "user", "content": request}], tools()) for request in requests]
+    talks = [Talk([{"role": "user", "content": clean(request, longest=1000)}], tools()) for request in requests]
     for turn in range(max_turns):
         for talk in going_on(talks):
-            if not has_room(model, tokenizer, talk):
+            if len(prompt_ids(talk, tokenizer)) >= model.config.max_position_embeddings:
                 talk.end = "context"
         going = going_on(talks)
-        if not going:
-            break
-        texts = sample(model, tokenizer, [talk.messages for talk in going], temperature=temperature, seed=1000 * seed + turn, max_new_tokens=max_new_tokens)
-        for talk, text in zip(going, texts):
-            talk.hear(text)
+        for talk, (text, whole) in zip(going, next_turns(model, tokenizer, going, temperature=temperature, seed=1000 * seed + turn, max_new_tokens=max_new_tokens)):
+            talk.hear(text, whole)
     for talk in going_on(talks):
         talk.end = "turns"
     return talks
 
 
-def has_room(model, tokenizer, talk):
+def next_turns(model, tokenizer, talks, **how):
+    """What the model writes next in each conversation: [(text, whether it ended its turn)]."""
+    new, stop = sample_ids(model, tokenizer, [prompt_ids(talk, tokenizer) for talk in talks], **how), stop_tokens(model, tokenizer)
+    return [(tokenizer.decode(ids, skip_special_tokens=True), ids[-1] in stop) for ids in new]
+
+
+def prompt_ids(talk, tokenizer):
+    """What the model reads before its next turn."""
     with quiet():  # a conversation that is too long is a result here, and no reason for the tokenizer to warn
-        return len(encode_prompt(talk.messages, tokenizer)) < model.config.max_position_embeddings
+        return encode_prompt(talk.messages, tokenizer)
 
 
 def going_on(talks):

@@ -4,11 +4,12 @@ The tools and the loop are in `lab.agent`.
 """
 
 import random
+import re
 from dataclasses import dataclass, replace
 
 from lab import world
 from lab.agent import Talk, new_tools
-from lab.judge import judge
+from lab.judge import judge, named
 
 
 # ------------------------------------------------------------------ what is asked
@@ -66,7 +67,7 @@ def nobody_part(split, rng):
     name = rng.choice([name for name in world.PASSERS_BY if world.in_split(name, split)])
     relation = rng.choice(list(world.RELATIONS))
     prompt = world.question(relation, split, rng, a=name)
-    return f"look up {name} {relation}", world.Task("unknown", prompt, world.UNKNOWN[relation].format(a=name), "")
+    return f"look up {name} {relation}", world.Task("unknown", prompt, world.UNKNOWN[relation].format(a=name), "", tuple(world.RELATIONS[relation]))
 
 
 def two_facts(split, rng):
@@ -151,16 +152,37 @@ def direct(one):
 
 
 # ------------------------------------------------------------------ grading
+def listed(one, talk):
+    """Was a to-do list of exactly the job's steps written, in any order, and were all of them ticked off?"""
+    lists = [call.line.removeprefix("to do ").split("\n") for call in talk.calls if call.ok and call.line.startswith("to do ")]
+    ticks = [call for call in talk.calls if call.ok and call.line.startswith("done ")]
+    return [sorted(lines) for lines in lists] == [sorted(one.steps)] and len(ticks) == len(one.steps)
+
+
 def right_calls(one, talk):
-    """Were the calls that the job takes made, and no other? The to-do list is a means and does not count."""
+    """Were the calls that the job takes made, once or more, and no other? The to-do list is a means and does not count."""
     made = [call.line for call in talk.calls if call.line.startswith(("work out", "look up"))]
     return sorted(set(made)) == sorted(one.steps)
 
 
 def right_answer(one, text):
-    """Does the answer hold every part's truth, and no person or number that was neither asked for nor right?"""
+    """Does the answer hold every part's truth, each of the person it belongs to, and nothing that was not asked for or is not right?"""
     whole = [replace(part, prompt=one.prompt, sentence=one.sentence) for part in one.parts]
-    return all(judge(part, text).correct for part in whole)
+    return (all(judge(part, text).correct for part in whole) and not mixed_up(one, text)
+            and numbers(text) in (numbers(one.sentence), [part.answer for part in one.parts if part.kind == "sum"])
+            and not any(named(part, text) for part in one.parts if part.kind == "unknown"))  # "I do not know. She lives in Irby."
+
+
+def numbers(text):
+    """The numbers of a text, in its order and with their signs."""
+    return re.findall(r"-?[0-9]+", text)
+
+
+def mixed_up(one, text):
+    """Does a sentence give one person's fact to the other?"""
+    owners = {part.answer: step.removeprefix("look up ").rsplit(" ", 1)[0] for step, part in zip(one.steps, one.parts) if part.kind == "fact"}
+    return any(re.search(rf"\b{answer}\b", sentence) and owner not in sentence and any(other in sentence for other in owners.values())
+               for sentence in re.split(r"(?<=[.!?]) ", text) for answer, owner in owners.items())
 
 
 def grade(jobs, talks):
@@ -168,11 +190,11 @@ def grade(jobs, talks):
 
     called     it made a call that the tools took
     calls      lines that were calls or attempts at one, and `refused`, those of them that were refused
-    right calls, success, ended
+    right calls, listed, success, ended
     """
     rows = []
     for one, talk in zip(jobs, talks, strict=True):
         refused = sum(not call.ok for call in talk.calls)
         rows.append({"kind": one.kind, "called": any(call.ok for call in talk.calls), "calls": len(talk.calls), "refused": refused,
-                     "right calls": right_calls(one, talk), "success": right_answer(one, talk.answer), "ended": talk.end})
+                     "right calls": right_calls(one, talk), "listed": listed(one, talk), "success": right_answer(one, talk.answer), "ended": talk.end})
     return rows
