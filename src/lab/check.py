@@ -46,11 +46,11 @@ def equal(yours, expected, what):
     if isinstance(expected, (list, tuple)):
         assert len(yours) == len(expected), f"{what} should have {len(expected)} elements, yours has {len(yours)}"
         for i, (mine, theirs) in enumerate(zip(yours, expected)):
-            equal(mine, theirs, f"{what}, element {i},")
+            equal(mine, theirs, f"{what}, element {i}")
     elif isinstance(expected, dict):
         assert set(yours) == set(expected), f"{what} should have the keys {sorted(map(str, expected))}, yours has {sorted(map(str, yours))}"
         for key in expected:
-            equal(yours[key], expected[key], f"{what}, under {key!r},")
+            equal(yours[key], expected[key], f"{what}, under {key!r}")
     else:
         assert yours == expected, f"{what} should be {expected!r}, yours is {yours!r}"
 
