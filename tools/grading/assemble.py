@@ -11,8 +11,7 @@ UNANSWERED = "YOUR ANSWER HERE"
 
 @dataclass(frozen=True)
 class Step:
-    """kind: setup, learner or test. exercise: the exercise that an answer or a test belongs to. test: the test cell."""
-    kind: str
+    """A cell to execute. exercise: whose answer it is, or whose test. test: the test, None for a learner's cell."""
     source: str
     exercise: object = None
     test: object = None
@@ -20,7 +19,7 @@ class Step:
 
 @dataclass
 class Plan:
-    """What to execute, what was written for each exercise ({id: text}), and what the notebook had that it should not ({id: remarks})."""
+    """What to execute after the set-up cells, what was written for each exercise ({id: text}), and what the notebook had that it should not ({id: remarks})."""
     steps: list
     answers: dict
     remarks: dict
@@ -30,11 +29,11 @@ def plan(assignment, cells):
     """cells: (kind, nbgrader id or "", source) of each cell of the learner's notebook, in order."""
     places = {id: place for place, (_, id, _) in enumerate(cells)}  # of two cells with one id, the later one counts, as in nbgrader
     answers = {exercise.id: cells[places[exercise.id]][2] for exercise in assignment.exercises if exercise.id in places}
-    steps = [Step("setup", source) for source in assignment.setup]
+    steps = []
     here = {places[exercise.id]: exercise for exercise in assignment.exercises if exercise.id in places}
     for place, (kind, id, source) in enumerate(cells):
         if kind == "code" and id not in assignment.test_ids and source not in assignment.setup:
-            steps.append(Step("learner", source, here.get(place)))
+            steps.append(Step(source, here.get(place)))
         if place in here:
             steps += _tests(here[place])
     steps += [step for exercise in assignment.exercises if exercise.id not in places for step in _tests(exercise)]
@@ -42,7 +41,7 @@ def plan(assignment, cells):
 
 
 def _tests(exercise):
-    return [Step("test", test.source, exercise, test) for test in exercise.tests]
+    return [Step(test.source, exercise, test) for test in exercise.tests]
 
 
 def _remarks(exercise, cells, places):

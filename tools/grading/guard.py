@@ -24,7 +24,7 @@ quit = exit  # IPython's own end the kernel a moment later, at a different cell 
 
 PROBE = '''
 def _probe(word):
-    import builtins, contextlib, math, sys, unittest.mock
+    import builtins, contextlib, json, math, sys, types, unittest.mock
     from IPython import get_ipython
     import torch
     from lab import check
@@ -32,17 +32,18 @@ def _probe(word):
     shell = get_ipython()
     store = vars(builtins).setdefault("_grading", {"names": dict(shell.user_ns), "owners": {}})
     if not store["owners"]:
-        relied = ("builtins", "contextlib", "functools", "itertools", "math", "numpy", "random", "sys", "unittest.mock",
+        relied = ("builtins", "contextlib", "functools", "itertools", "math", "numpy", "random", "unittest.mock",
                   "torch", "torch.autograd", "torch.linalg", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.testing")
         modules = {name: vars(module) for name, module in sys.modules.items() if name in relied or name.split(".")[0] == "lab"}
         classes = [torch.Tensor, torch.nn.Module, *type(shell).__mro__, *type(shell.kernel).__mro__]
         classes += [value for name, space in modules.items() if name.startswith("lab") for value in space.values() if isinstance(value, type)]
         for name, space in [*modules.items(), *((f"{kind.__module__}.{kind.__qualname__}", vars(kind)) for kind in classes)]:
-            store["owners"][name] = sorted(key for key, value in space.items() if callable(value) and key != "_")
+            store["owners"][name] = sorted(key for key, value in space.items() if callable(value) and key not in ("_", "manual_seed"))  # torch wraps its own
 
     def mark(value):
-        code = getattr(value, "__code__", None)
-        return id(value), id(code), id(getattr(value, "__defaults__", None)) if code else 0
+        function = value.__func__ if isinstance(value, types.MethodType) else value  # a bound method may be made anew each time
+        plain = isinstance(function, types.FunctionType)
+        return id(function), id(function.__code__) if plain else 0, id(function.__defaults__) if plain else 0
 
     def space(name):
         if name in sys.modules:
@@ -61,7 +62,6 @@ def _probe(word):
     hooks = (sys.gettrace(), sys.getprofile(), shell.custom_exceptions, len(shell.ast_transformers),
              len(shell.input_transformers_post), len(shell.input_transformer_manager.cleanup_transforms))
     marks["the shell that runs the cells"] = repr((own, hooks))
-    import json
     check.number(1.0, 2.0, word + json.dumps(marks) + word)
 '''
 

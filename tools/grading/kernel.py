@@ -94,6 +94,10 @@ class Kernel:
         self.client.start_channels(shell=True, iopub=False, stdin=False, hb=False, control=True)
         if self._reply(self.client.kernel_info(), "kernel_info_reply", START) in (None, "late"):
             raise RuntimeError(f"the kernel did not start: {self._last_words()}")
+        self.start_clock()
+
+    def start_clock(self):
+        """The time of the notebook counts from here."""
         self.deadline = time.monotonic() + self.limits.notebook
 
     def run(self, code, seconds=None):
@@ -101,7 +105,7 @@ class Kernel:
         if self.process.poll() is not None:
             return Outcome("dead", message=self._death())
         seconds = min(seconds or self.limits.cell, self.deadline - time.monotonic())
-        asked = self.client.execute(code, silent=False, store_history=False, allow_stdin=False)
+        asked = self.client.execute(code, silent=False, store_history=False, allow_stdin=False, stop_on_error=False)
         reply = self._reply(asked, "execute_reply", seconds)
         if reply == "late":
             return self._interrupt(asked, seconds)

@@ -69,7 +69,7 @@ def write_scores(path, results):
 def write_marks(path, results, marks):
     """Every row that a person filled, and an empty one for each answer that still waits."""
     waiting = {(result["student"], result["assignment"], row["exercise"]): (None, "") for result in results for row in result["rows"]
-               if row["points"] is None}
+               if row["points"] is None and not result["failed"]}
     rows = {**waiting, **{key: mark for key, mark in marks.items() if mark[0] is not None or mark[1] or key in waiting}}
     write_table(path, MARKS, [[*key, number(points), comment] for key, (points, comment) in sorted(rows.items())])
 

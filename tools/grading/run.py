@@ -32,16 +32,18 @@ def execute(assignment, steps, limits, layers, hide=()):
     outcomes, failed, word = {}, {}, secrets.token_hex(8)
     with Kernel(limits, layers, hide) as kernel:
         before = _prepare(kernel, assignment, word)
+        kernel.start_clock()
         for step in steps:
-            if step.kind == "learner":
+            if step.test is None:
                 outcome = kernel.run(step.source)
                 if step.exercise and outcome.status != "ok":
                     failed[step.exercise.id] = outcome
             else:
                 kernel.run(guard.restore(assignment.answers))
                 outcome = kernel.run(step.source)
-                seen = kernel.run(guard.probe(word))
-                outcomes[step.test.id] = (seen, "") if seen.status == "dead" else (outcome, guard.tampering(before, guard.read(seen, word)))
+                seen = kernel.run(guard.probe(word)) if outcome.status == "ok" else outcome
+                doubt = guard.tampering(before, guard.read(seen, word)) if outcome.status == "ok" else ""
+                outcomes[step.test.id] = (seen, "") if seen.status == "dead" else (outcome, doubt)
     return outcomes, failed
 
 
