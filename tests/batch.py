@@ -192,7 +192,7 @@ def old_format():
 # --- the batch -------------------------------------------------------------------------------------------------------
 
 LOOP = "while True:\n    pass"
-STUBBORN = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+STUBBORN = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
 READ = "from pathlib import Path\nfor _path in {paths!r}:\n    print(Path(_path).read_text())"
 WRITE = """\
 import os
@@ -210,7 +210,7 @@ LEAK = "def mean(x):\n    import inspect, gc\n    raise ValueError([s for s in g
 LIE = "def mean(x):\n    import sys\n    source = sys._getframe(1).f_code\n    raise ValueError('_hidden_values_of_this_test = [5.0, 7.0, 12.0]')"
 PATCH = "from lab import check as _c\n_c.number = lambda *a, **k: None"
 ZERO = "def mean(x):\n    return 0.0"
-KILL = "import os, signal\nfor _pid in (-1, 0, os.getppid()):\n    try: os.kill(_pid, signal.SIGKILL)\n    except OSError: pass"
+KILL = "import os, signal\nfor _pid in (-1, os.getppid()):\n    try: os.kill(_pid, signal.SIGKILL)\n    except OSError: pass"
 DAEMON = "import subprocess\nsubprocess.Popen(['setsid', 'sleep', '600'])"
 
 # points: of the mean (3) and of the sum (2); the text is always marked by hand, or missing

@@ -9,6 +9,7 @@ The same source always gives the same bytes: cell ids come from the text, and th
 import argparse
 import ast
 import logging
+import re
 import sys
 import tomllib
 from copy import deepcopy
@@ -24,7 +25,6 @@ from tools.notebooks import number, text_of
 
 # The steps of nbgrader's own `generate_assignment`, in its order, without its database.
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ClearHiddenTests, ClearMarkScheme, ComputeChecksums, CheckCellMetadata)
-MARKERS = ("BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN TESTS", "END HIDDEN TESTS")
 INSTALL = """\
 # On Colab this installs the course's package, once for each session. Elsewhere it does nothing.
 import sys
@@ -50,15 +50,22 @@ def released(notebook):
     A mistake in the source (an unknown id, a region that never ends) is a ValueError that says what nbgrader found.
     """
     notebook = deepcopy(notebook)
+    for cell in notebook.cells:
+        _paired(cell.source)
     try:
         for step in STEPS:
             notebook, _ = step(log=_quiet()).preprocess(notebook, {})
     except Exception as error:  # nbgrader raises RuntimeError, ValidationError and others
-        raise ValueError(str(error).strip().split("\n")[0]) from error
-    left = [marker for marker in MARKERS if any(marker in cell.source for cell in notebook.cells)]
-    if left:
-        raise ValueError(f"{left[0]!r} is still there after the release: it has no partner, or its cell is of the wrong kind")
+        raise ValueError(str(error.__context__ or error).strip().split("\n")[0]) from error
     return notebook
+
+
+def _paired(text):
+    """nbgrader does not mind an END without a BEGIN: it would give the learner an empty cell."""
+    for what in ("SOLUTION", "HIDDEN TESTS"):
+        found = re.findall(rf"(BEGIN|END) {what}", text)
+        if found != ["BEGIN", "END"] * (len(found) // 2):
+            raise ValueError(f"BEGIN {what} and END {what} should stand in turn in the cell that begins {text[:40]!r}")
 
 
 def compose(source, address):
@@ -77,11 +84,11 @@ def compose(source, address):
 
 def python_of(cell):
     """A code cell as plain Python, IPython's magics turned into calls. A stub that no longer parses is a ValueError."""
-    code = TransformerManager().transform_cell(cell.source)
     try:
+        code = TransformerManager().transform_cell(cell.source)
         ast.parse(code)
     except SyntaxError as error:
-        raise ValueError(f"this cell is no Python after the release ({error.msg}):\n{cell.source}") from None
+        raise ValueError(f"a cell is no Python after the release ({error.msg}):\n{cell.source}") from None
     return code
 
 

@@ -20,11 +20,6 @@ class Test:
     source: str
     shown: str
 
-    def quotes(self, text):
-        """Does a text that a learner's code made repeat a line of the hidden tests? Such a text must not reach the feedback."""
-        hidden = {line.strip() for line in self.source.splitlines()} - {line.strip() for line in self.shown.splitlines()}
-        return any(line in text for line in hidden if len(line) > 15)
-
 
 @dataclass
 class Exercise:
@@ -58,7 +53,16 @@ class Assignment:
 
     @property
     def test_ids(self):
-        return {test.id for exercise in self.exercises for test in exercise.tests}
+        return {test.id for test in self.tests}
+
+    @property
+    def tests(self):
+        return [test for exercise in self.exercises for test in exercise.tests]
+
+    def hidden_in(self, text):
+        """Does a text that a learner's code made repeat a line of the hidden tests? Such a text must not reach the feedback."""
+        hidden = _lines(test.source for test in self.tests) - _lines(test.shown for test in self.tests)
+        return any(line in text for line in hidden if len(line) > 15)
 
 
 def load(path):
@@ -86,7 +90,8 @@ def _exercises(notebook, shown):
     """The exercises in order, and the code before the first of them."""
     exercises, setup, title = [], [], ""
     for cell, public in zip(notebook.cells, shown.cells, strict=True):
-        title = _heading(cell.source) or title if cell.cell_type == "markdown" else title
+        if cell.cell_type == "markdown" and not is_solution(cell):
+            title = _heading(cell.source) or title
         marks = cell.metadata.get("nbgrader", {})
         if is_solution(cell):
             points = float(marks["points"]) if is_grade(cell) else 0.0
@@ -100,6 +105,10 @@ def _exercises(notebook, shown):
         elif cell.cell_type == "code" and not exercises:
             setup.append(cell.source)
     return exercises, setup
+
+
+def _lines(sources):
+    return {line.strip() for source in sources for line in source.splitlines()}
 
 
 def _heading(text):

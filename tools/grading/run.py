@@ -13,7 +13,7 @@ def grade(assignment, cells, limits, layers, hide=()):
     """The rows of a notebook: one dictionary for each exercise. points is None where a person has to give them."""
     planned = plan(assignment, cells)
     outcomes, failed = execute(assignment, planned.steps, limits, layers, hide)
-    return [_row_of(exercise, planned, outcomes, failed, limits) for exercise in assignment.exercises]
+    return [_row_of(assignment, exercise, planned, outcomes, failed, limits) for exercise in assignment.exercises]
 
 
 def nothing(assignment, why):
@@ -59,13 +59,14 @@ def _prepare(kernel, assignment, word):
     return before
 
 
-def _row_of(exercise, planned, outcomes, failed, limits):
+def _row_of(assignment, exercise, planned, outcomes, failed, limits):
     answer, remarks = planned.answers.get(exercise.id, ""), planned.remarks[exercise.id]
     if exercise.kind == "text":
         waits = answered(exercise, answer)
         return row(exercise, None if waits else 0.0, [BY_HAND if waits else "not answered", *remarks], answer)
     judged = [judge(exercise, test, answer, *outcomes[test.id], failed.get(exercise.id), limits) for test in exercise.tests]
-    return row(exercise, sum(points for points, _ in judged), [*(comment for _, comment in judged), *remarks], answer)
+    comments = ["its message repeats lines of the hidden tests and is not shown" if assignment.hidden_in(comment) else comment for _, comment in judged]
+    return row(exercise, sum(points for points, _ in judged), [*comments, *remarks], answer)
 
 
 def judge(exercise, test, answer, outcome, tampering, failed, limits):
@@ -79,17 +80,15 @@ def judge(exercise, test, answer, outcome, tampering, failed, limits):
     if answer and not answered(exercise, answer):
         return 0.0, "not answered"
     if failed and failed.status == "error":
-        return 0.0, f"the cell of the answer fails: {said(failed, test, limits)}"
+        return 0.0, f"the cell of the answer fails: {said(failed, limits)}"
     if failed:
         return 0.0, f"the cell of the answer was {failed.message}"
-    return 0.0, said(outcome, test, limits) if outcome.status == "error" else f"its test was {outcome.message}"
+    return 0.0, said(outcome, limits) if outcome.status == "error" else f"its test was {outcome.message}"
 
 
-def said(outcome, test, limits):
+def said(outcome, limits):
     """What an error says, for the learner."""
     message = plain(outcome.message)
-    if test.quotes(outcome.message):
-        return "its message repeats lines of the hidden tests and is not shown"
     if outcome.error == "MemoryError" or "can't allocate memory" in message:
         return too_large(limits)
     return message if outcome.error == "AssertionError" and message else f"{plain(outcome.error, 60)}: {message}".rstrip(": ")
