@@ -234,21 +234,22 @@ tried("list", lambda: os.listdir({folder!r}))
 tried("tcp", lambda: socket.create_connection(("127.0.0.1", {port}), 2))
 tried("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", {port})))
 tried("signal", lambda: os.kill({pid}, 0))
+tried("hidden", lambda: open({hidden!r}).read())
 tried("scratch", lambda: open("file", "w").write("x"))
 """
 
 
 @pytest.mark.parametrize("layers, kept", [
-    (["namespaces", "landlock"], {"read", "write", "chmod", "list", "tcp", "udp", "signal"}),
-    (["namespaces"], {"write", "chmod", "tcp", "udp", "signal"}), (["landlock"], {"read", "write", "list", "tcp"}), ([], set())])
+    (["namespaces", "landlock"], {"read", "hidden", "write", "chmod", "list", "tcp", "udp", "signal"}),
+    (["namespaces"], {"hidden", "write", "chmod", "tcp", "udp", "signal"}), (["landlock"], {"hidden", "read", "write", "list", "tcp"}), ([], set())])
 def test_each_layer_keeps_out_what_it_says(layers, kept, tmp_path):
     if not set(layers) <= set(LAYERS):
         pytest.skip(f"this system has no {' and '.join(layers)}")
-    secret, scratch = tmp_path / "secret", tmp_path / "scratch"
-    secret.write_text("x"), scratch.mkdir()
+    secret, scratch, hidden = tmp_path / "secret", tmp_path / "scratch", tmp_path / "hidden" / "answers"
+    secret.write_text("x"), scratch.mkdir(), batch.put(hidden, "x")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        code = ESCAPES.format(secret=str(secret), folder=str(tmp_path), port=server.getsockname()[1], pid=os.getpid())
-        cage = {"scratch": str(scratch), "read": kernel.readable(), "hide": [], "layers": layers, "memory": 2**30, "seconds": 60}
+        code = ESCAPES.format(secret=str(secret), folder=str(tmp_path), hidden=str(hidden), port=server.getsockname()[1], pid=os.getpid())
+        cage = {"scratch": str(scratch), "read": kernel.readable(), "hide": [str(hidden.parent)], "layers": layers, "memory": 2**30, "seconds": 60}
         found = subprocess.run([sys.executable, kernel.CAGE, json.dumps(cage), sys.executable, "-c", code], cwd=scratch, capture_output=True, text=True)
     said = dict(line.split() for line in found.stdout.splitlines())
     assert said.pop("scratch") == "True", found.stderr

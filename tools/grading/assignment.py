@@ -117,7 +117,7 @@ def _heading(text):
     >>> _heading("## 3. Implement the loss (core, 10 minutes, 3 points)")
     '3. Implement the loss'
     """
-    found = re.findall(r"(?m)^#+ (.+)$", text)
+    found = re.findall(r"(?m)^##? (.+)$", text)
     return re.sub(r" \([^()]*points?\)$", "", found[-1]).removeprefix("Exercises: ") if found else ""
 
 

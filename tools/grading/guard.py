@@ -16,6 +16,13 @@ import json
 import re
 
 START = '''
+import random as _random
+import numpy as _numpy
+
+_random.seed(0)  # an answer that draws without a seed draws the same each time it is graded
+_numpy.random.seed(0)
+
+
 def exit(*_):
     raise SystemExit("exit() was called")
 

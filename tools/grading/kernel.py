@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ CAGE = Path(__file__).with_name("cage.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys")
 SCRATCH_SIZE, TREE = 500 * 2**20, 128  # bytes and processes, at which the watchdog ends a notebook
 START = 60  # seconds for a kernel to start
-LIVING = set()  # the kernels of this batch
+LIVING, STOPPED = set(), threading.Event()  # the kernels of this batch; whether it was interrupted
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Kernel:
     """A kernel with a scratch folder of its own, to be used with `with`."""
 
     def __init__(self, limits, layers, hide=()):
+        if STOPPED.is_set():
+            raise RuntimeError("interrupted")
         self.limits, self.deadline, self.known = limits, time.monotonic() + START + limits.notebook, set()
         self.scratch = Path(tempfile.mkdtemp(prefix="grade-")).resolve()
         LIVING.add(self)
@@ -82,7 +85,7 @@ class Kernel:
         transport = "ipc" if os.name == "posix" else "tcp"  # Windows has no Unix sockets here
         place = {"ip": str(self.scratch / ".kernel" / "s")} if transport == "ipc" else {}
         connection, _ = write_connection_file(str(self.scratch / ".kernel" / "c.json"), transport=transport, **place)
-        cage = {"scratch": str(self.scratch), "read": readable(), "hide": covered(hide), "layers": layers,
+        cage = {"scratch": str(self.scratch), "read": readable(), "hide": covered([*hide, "/run"]), "layers": layers,
                 "memory": self.limits.memory, "seconds": int(START + self.limits.notebook)}
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", connection, "--log-level=CRITICAL", "--HistoryManager.enabled=False"]
         caged = [sys.executable, str(CAGE), json.dumps(cage)] if os.name == "posix" else []
@@ -197,7 +200,8 @@ class Kernel:
 
 
 def end_all():
-    """When a batch is interrupted."""
+    """When a batch is interrupted. Nothing starts after it."""
+    STOPPED.set()
     for kernel in [*LIVING]:
         kernel._kill("interrupted")
 
@@ -228,7 +232,7 @@ def environment(scratch):
     places = {"HOME": "home", "TMPDIR": "tmp", "IPYTHONDIR": "home", "MPLCONFIGDIR": "home", "JUPYTER_RUNTIME_DIR": ".kernel"}
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, **ENVIRONMENT, **{name: str(scratch / place) for name, place in places.items()}, "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": package(), "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+            "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": package(), "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def plain(text, most=300):
