@@ -22,6 +22,7 @@ release: $(READY)
 	$(BIN)/python -m tools.release
 
 grade: $(READY)
+	$(if $(and $(SUBMISSIONS),$(OUT)),,$(error Say which folders: make grade SUBMISSIONS=folder OUT=folder))
 	@$(BIN)/python -m tools.grade "$(SUBMISSIONS)" "$(OUT)" $(if $(FORCE),--force) $(if $(FRESH),--fresh)
 
 # The page tests look at the built book, so it is built first. Chapters and tests run side by side, each on one thread: on

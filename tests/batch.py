@@ -256,7 +256,7 @@ SUBMISSIONS = {
     "patches the shell": (lambda: notebook(mean="get_ipython().showtraceback = get_ipython().run_cell_async = None\n" + MEAN), (0, 0), ""),
     "shadows": (lambda: notebook(mean="class check:\n    number = staticmethod(lambda *a, **k: None)\n\n" + ZERO, total="range = lambda n: []\ntotal = None"), (0, 0), "should be"),
     "kills": (lambda: notebook(extra=[KILL]), (3, 2), ""),
-    "fork bomb": (lambda: notebook(total="import os\nwhile True:\n    os.fork()"), (3, 0), "not run: "),
+    "fork bomb": (lambda: notebook(total="import os\nwhile True:\n    os.fork()"), (3, 0), "or started more than 32 processes"),
     "daemon": (lambda: notebook(extra=[DAEMON]), (3, 2), ""),
     "leaks": (lambda: notebook(mean=LIE), (0, 2), "repeats lines of the hidden tests"),
 }

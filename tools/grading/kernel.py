@@ -26,7 +26,7 @@ from tools.chapters import ENVIRONMENT
 
 CAGE = Path(__file__).with_name("cage.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys")
-SCRATCH_SIZE, TREE = 500 * 2**20, 128  # bytes and processes, at which the watchdog ends a notebook
+SCRATCH_SIZE, TREE = 500 * 2**20, 32  # bytes and processes, at which the watchdog ends a notebook
 START = 60  # seconds for a kernel to start
 LIVING, STOPPED = set(), threading.Event()  # the kernels of this batch; whether it was interrupted
 
@@ -154,10 +154,8 @@ class Kernel:
         with contextlib.suppress(psutil.Error, OSError):
             tree = psutil.Process(self.process.pid).children(recursive=True)
             self.known.update(tree)
-            if len(tree) > TREE:
-                self._kill(f"it started more than {TREE} processes")
-            elif sum(_size(process) for process in tree) > self.limits.memory * 1.25:
-                self._kill(too_large(self.limits))
+            if len(tree) > TREE or sum(_size(process) for process in tree) > self.limits.memory * 1.25:
+                self._kill(f"{too_large(self.limits)}, or started more than {TREE} processes")  # which comes first is chance
             elif sum(entry.stat().st_size for entry in self.scratch.rglob("*") if entry.is_file()) > SCRATCH_SIZE:
                 self._kill(f"it wrote more than {SCRATCH_SIZE >> 20} MB")
 
