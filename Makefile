@@ -1,13 +1,15 @@
 # Two commands: `make book` and `make test`. Both set up what they need, and need the network only for that.
 #   make book FRESH=1    executes every chapter, not only the changed ones
 #   make book STRICT=1   builds every page anew and takes warnings for errors
+#   make release         makes the exercise notebooks from solutions/
+#   make grade SUBMISSIONS=folder OUT=folder    grades a folder of notebooks (FORCE=1, FRESH=1: see book/instructors.md)
 #   make lock            resolves requirements.in into requirements.txt again
 
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 READY := .venv/ready
 
-.PHONY: book test notebooks lock clean
+.PHONY: book test notebooks release grade lock clean
 
 book: notebooks
 	$(BIN)/jupyter-book build . $(if $(STRICT),--all --warningiserror --keep-going)
@@ -15,6 +17,13 @@ book: notebooks
 
 notebooks: $(READY)
 	$(BIN)/python -m tools.notebooks $(if $(FRESH),--fresh)
+
+release: $(READY)
+	$(BIN)/python -m tools.release
+
+grade: $(READY)
+	$(if $(and $(SUBMISSIONS),$(OUT)),,$(error Say which folders: make grade SUBMISSIONS=folder OUT=folder))
+	@$(BIN)/python -m tools.grade "$(SUBMISSIONS)" "$(OUT)" $(if $(FORCE),--force) $(if $(FRESH),--fresh)
 
 # The page tests look at the built book, so it is built first. Chapters and tests run side by side, each on one thread: on
 # models this small a second thread gains little, and two processes of two threads on two cores would stand in each other's

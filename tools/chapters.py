@@ -89,6 +89,21 @@ def fill(text, known):
     return PLACE.sub(value, text)
 
 
+def exercises(text):
+    """(title, level, minutes, points) of each exercise in a file of solutions/, from its headings.
+
+    >>> exercises("# Exercises: DPO\\n\\n## 1. The loss (core, 10 minutes, 3 points)\\n")
+    [('1. The loss', 'core', 10, 3)]
+    """
+    found = []
+    for heading in re.findall(r"(?m)^## (.+)$", text):
+        parts = re.fullmatch(r"(\d+\. .*) \((warm-up|core|stretch), (\d+) minutes, (\d+) points?\)", heading)
+        if not parts:
+            raise ValueError(f"the heading of an exercise should end with (level, N minutes, N points): {heading!r}")
+        found.append((parts[1], parts[2], int(parts[3]), int(parts[4])))
+    return found
+
+
 def slowest_first(root):
     """The notebooks' paths, by the seconds of their last execution."""
     seconds = {source.with_suffix(".ipynb"): read_notebook(source.with_suffix(".ipynb")).metadata["run"]["seconds"] for source in sources(root)}

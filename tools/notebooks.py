@@ -70,7 +70,7 @@ def compose(source, executed, page, quoted):
         if cell.cell_type == "markdown":
             cell.source = plain.convert(fill(cell.source, quoted | values(executed)), page)
     notebook.cells = [cell for cell in notebook.cells if cell.source]
-    _number(notebook)
+    number(notebook)
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
                          "language_info": {"name": "python"}, "run": executed.metadata["run"]}
     return nbformat.from_dict({**notebook, "nbformat": 4, "nbformat_minor": 5})
@@ -131,7 +131,7 @@ def _write(source, text):
         path.write_text(text, "utf8", newline="\n")
 
 
-def _number(notebook):
+def number(notebook):
     """Cell ids that stay the same from one generation to the next, so that a diff shows only what changed."""
     seen = {}
     for cell in notebook.cells:

@@ -13,8 +13,8 @@ from sphinx.errors import ExtensionError
 from lab import report
 from lab.report import CLAIM_MIME, VALUES_MIME
 from tools import api, plain
-from tools.chapters import (all_values, attach_outputs, claims, code_cells, fill, read_notebook, read_source, sources,
-                            values)
+from tools.chapters import (all_values, attach_outputs, claims, code_cells, exercises, fill, read_notebook, read_source,
+                            sources, values)
 
 STATUS_COLUMNS = ("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
@@ -47,7 +47,7 @@ def put_outputs_in(app, docname, source):
 def _ingredients(root):
     """All that a page may be made of besides its own text."""
     notebooks = [source.with_suffix(".ipynb") for source in sources(root)]
-    return [*notebooks, *root.glob("src/lab/**/*.py"), *root.glob("tools/*.py")]
+    return [*notebooks, *root.glob("src/lab/**/*.py"), *root.glob("tools/*.py"), *root.glob("solutions/*.md")]
 
 
 def chapter(text, path, quoted):
@@ -69,7 +69,8 @@ def chapter(text, path, quoted):
 
 def page(text, root):
     """Any other page, with the two tables and the chapters' values filled in."""
-    tables = {"ledger_table": ledger_table(root), "ledger_summary": ledger_summary(root), "status_table": status_table(root)}
+    tables = {"ledger_table": ledger_table(root), "ledger_summary": ledger_summary(root), "status_table": status_table(root),
+              "exercise_table": exercise_table(root)}
     return read_source(fill(text, all_values(root) | tables | _references(text, root)))
 
 
@@ -102,6 +103,20 @@ def status_table(root):
         run = read_notebook(source.with_suffix(".ipynb")).metadata["run"]
         rows.append((_link(source), f"{run['seconds']:.0f}", run["date"], *(run["versions"][name] for name in STATUS_COLUMNS)))
     return _table(("chapter", "seconds", "executed on", *STATUS_COLUMNS), rows)
+
+
+def exercise_table(root):
+    """The exercise notebooks: how many exercises, how many minutes of each level, how many points."""
+    rows = []
+    for source in filter(lambda source: (root / "solutions" / source.name).is_file(), sources(root)):
+        found = exercises((root / "solutions" / source.name).read_text("utf8"))
+        minutes = [sum(each[2] for each in found if each[1] == level) for level in ("warm-up", "core", "stretch")]
+        rows.append((_link(source), f"{{download}}`notebook <{_exercise(source)}>`", len(found), *minutes, sum(each[3] for each in found)))
+    return _table(("chapter", "exercises", "how many", "minutes, warm-up", "core", "stretch", "points"), rows)
+
+
+def _exercise(source):
+    return f"/exercises/{source.stem}.ipynb"
 
 
 def _measured(root):
@@ -147,4 +162,6 @@ def _say_how_it_ran(cell, path, run):
     title, _, rest = cell.source.partition("\n")
     note = (f"*Executed on {run['date']} in {run['seconds']:.0f} seconds* ({{doc}}`status </book/status>`). "
             f"{{download}}`Download the notebook <{path.stem}.ipynb>`.")
+    if path.parents[1].joinpath(_exercise(path).lstrip("/")).is_file():
+        note += f" {{download}}`Download the exercises <{_exercise(path)}>`."
     cell.source = f"{title}\n\n{note}\n{rest}"
