@@ -282,6 +282,15 @@ def test_whose_notebook_is_which_file(path, owner):
     assert submissions._owner(Path(path), ["01-sample"]) == owner
 
 
+@pytest.mark.parametrize("text, words", [(None, "cannot be read"), ("x" * 100, "larger than 0 MB"), ("{}", "no notebook"), ('{"cells": 3}', "no notebook")])
+def test_a_file_that_is_no_notebook_is_one_sentence(tmp_path, monkeypatch, text, words):
+    monkeypatch.setattr(submissions, "LARGEST", 50)
+    if text is not None:
+        (tmp_path / "x.ipynb").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        submissions.read(tmp_path / "x.ipynb")
+
+
 def test_tests_are_always_ours_and_stand_after_their_answer(sample):
     cells = [("code", "the-mean", "mean = 1"), ("code", "the-mean-test", "pass"), ("code", "", "x = 1"), ("code", "the-mean", "mean = 2")]
     steps = assemble.plan(sample, cells).steps
