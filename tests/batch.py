@@ -260,12 +260,14 @@ SUBMISSIONS = {
     "daemon": (lambda: notebook(extra=[DAEMON]), (3, 2), ""),
     "leaks": (lambda: notebook(mean=LIE), (0, 2), "repeats lines of the hidden tests"),
 }
-UNUSUAL = ("missing", "renamed", "flat", "linked")  # made by hand in `write`
+DANGEROUS = ("reads", "writes", "network", "kills", "fork bomb", "daemon")  # never to be executed without a cage
 
 
-def write(folder, solutions, port):
-    """The submissions as files below a folder. solutions, port: what the hostile ones go for."""
+def write(folder, solutions, port, caged):
+    """The submissions as files below a folder. solutions, port: what the hostile ones go for. Four more are odd as files."""
     for student, (make, _, _) in SUBMISSIONS.items():
+        if student in DANGEROUS and not caged:
+            continue
         made = make()
         text = made if isinstance(made, str) else json.dumps(made)
         for old, new in (("{port}", str(port)), ("{paths!r}", repr([str(solutions / f"{NAME}.md"), str(folder / "perfect" / NAME / f"{NAME}.ipynb")]))):

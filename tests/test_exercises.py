@@ -185,10 +185,10 @@ def test_ids_are_used_once_in_the_whole_course():
     assert sorted(ids) == sorted(set(ids))
 
 
-def test_every_notebook_belongs_to_a_chapter_and_every_file_of_wrong_answers_to_a_notebook():
-    stems = {source.stem for source in SOURCES}
-    assert stems <= {path.stem for path in (ROOT / "chapters").glob("*.md")}
-    assert {path.stem for path in (ROOT / "solutions" / "wrong").glob("*.md")} <= stems
+def test_every_chapter_has_its_exercises_and_its_wrong_answers():
+    chapters = {path.stem for path in (ROOT / "chapters").glob("*.md")}
+    assert {source.stem for source in SOURCES} == chapters
+    assert {path.stem for path in (ROOT / "solutions" / "wrong").glob("*.md")} == chapters
 
 
 # --- each check goes red ---------------------------------------------------------------------------------------------

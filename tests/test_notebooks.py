@@ -63,7 +63,7 @@ def test_the_slowest_chapter_is_tested_first_and_none_is_left_out():
     assert order == sorted(order, reverse=True) and len(order) == len(SOURCES)
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("chapters/*.md"), *ROOT.glob("book/**/*.md")]), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("chapters/*.md"), *ROOT.glob("book/**/*.md"), *ROOT.glob("solutions/**/*.md")]), ids=lambda path: path.stem)
 def test_no_backslash_was_eaten(path):
     """A formula written through a Python string loses \\b, \\f, \\t, \\n: control characters, or lines that begin within a word."""
     text = path.read_text("utf8")

@@ -66,27 +66,36 @@ def _all(todo, limits, layers, hide, workers):
 
 def one(submission, assignment, limits, layers, hide=()):
     """The result of one submission. failed: what went wrong on our side; such a result has no points and is not kept."""
-    result = {"student": submission.student, "assignment": submission.assignment, "look": [], "failed": ""}
+    rows, look, failed = _graded(submission, assignment, limits, layers, hide)
+    return {"student": submission.student, "assignment": submission.assignment, "rows": rows, "look": look, "failed": failed}
+
+
+def _graded(submission, assignment, limits, layers, hide):
+    """(rows, names in the code to look at, what went wrong on our side)."""
     if submission.path is None:
-        return {**result, "rows": run.nothing(assignment, submission.remark)}
+        return run.nothing(assignment, submission.remark), [], ""
     try:
         cells = submissions.read(submission.path)
     except ValueError as error:
-        return {**result, "rows": run.nothing(assignment, str(error))}
-    for _ in range(2):  # a machine under load may be too slow to start a kernel
-        try:
-            rows = run.grade(assignment, cells, limits, layers, hide)
-            break
-        except Exception as error:  # whatever it is, it must not end the batch
-            why = f"{type(error).__name__}: {error}"
-            rows, result["failed"] = [{**row, "points": None} for row in run.nothing(assignment, f"could not be graded: {why}")], why
-    else:
-        return {**result, "rows": rows}
+        return run.nothing(assignment, str(error)), [], ""
+    rows, failed = _twice(lambda: run.grade(assignment, cells, limits, layers, hide))
+    if failed:
+        return [{**row, "points": None} for row in run.nothing(assignment, f"could not be graded: {failed}")], [], failed
     remarks = [submission.remark, "" if {id for _, id, _ in cells} & assignment.ids else "none of its cells has an id of this assignment"]
     for row in rows:
         row["comment"] = "; ".join(filter(None, [row["comment"], *remarks]))
-    look = guard.suspicious("\n".join(source for kind, id, source in cells if kind == "code" and not given(assignment, id, source)))
-    return {**result, "rows": rows, "look": look, "failed": ""}
+    code = "\n".join(source for kind, id, source in cells if kind == "code" and not given(assignment, id, source))
+    return rows, guard.suspicious(code), ""
+
+
+def _twice(action):
+    """(result, "") or (None, why not). A machine under load may be too slow to start a kernel; whatever it is, the batch goes on."""
+    for _ in range(2):
+        try:
+            return action(), ""
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+    return None, why
 
 
 def given(assignment, id, source):
@@ -141,7 +150,9 @@ def ask(problem, force):
 
 def stamp(submission, assignment, limits, layers):
     """What a result depends on: if none of it changed, the notebook is not graded again."""
-    file = submission.path.read_bytes() if submission.path else b""
+    file = b""
+    with contextlib.suppress(OSError, AttributeError):  # unreadable, or none
+        file = submission.path.read_bytes()
     code = [path.read_bytes() for path in sorted([*Path(__file__).parent.glob("grading/*.py"), *Path(kernel.package(), "lab").glob("*.py")])]
     return _digest(submission.remark, assignment.hash, repr(astuple(limits)), repr(layers), *(hashlib.sha256(part).hexdigest() for part in [file, *code]))
 

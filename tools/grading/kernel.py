@@ -67,6 +67,8 @@ def described(layers):
 class Kernel:
     """A kernel with a scratch folder of its own, to be used with `with`."""
 
+    why = ""  # we ended it
+
     def __init__(self, limits, layers, hide=()):
         if STOPPED.is_set():
             raise RuntimeError("interrupted")
@@ -111,13 +113,13 @@ class Kernel:
         asked = self.client.execute(code, silent=False, store_history=False, allow_stdin=False, stop_on_error=False)
         reply = self._reply(asked, "execute_reply", seconds)
         if reply == "late":
-            return self._interrupt(asked, seconds)
+            return self._interrupt(asked)
         if reply is None:
             return Outcome("dead", message=self._death())
         return Outcome("ok") if reply.get("status") == "ok" else \
             Outcome("error", str(reply.get("ename", "an error")), str(reply.get("evalue", "")))
 
-    def _interrupt(self, asked, seconds):
+    def _interrupt(self, asked):
         """Ask a cell to stop; if it does not, end the kernel."""
         self.client.control_channel.send(self.client.session.msg("interrupt_request"))
         if self._reply(asked, "execute_reply", 5) in (None, "late"):
@@ -130,33 +132,32 @@ class Kernel:
     def _reply(self, asked, kind, seconds):
         """The content of the reply to a request; None if the kernel died, "late" if it did not come in time."""
         until, look = time.monotonic() + seconds, 0
-        channel = self.client.shell_channel
         while time.monotonic() < until:
             try:
-                message = channel.get_msg(timeout=min(0.2, max(until - time.monotonic(), 0.01)))
+                message = self.client.shell_channel.get_msg(timeout=min(0.2, max(until - time.monotonic(), 0.01)))
+                if message["parent_header"].get("msg_id") == asked and message["msg_type"] == kind:
+                    return dict(message["content"])
             except queue.Empty:
                 if self.process.poll() is not None:
                     return None
                 if time.monotonic() > look:
                     self._watch()
                     look = time.monotonic() + 0.4
-                continue
             except Exception:  # a message that is not signed, or no message at all: the kernel is no longer what we started
                 self._kill("it sent something that is no answer of a kernel")
                 return None
-            if message["parent_header"].get("msg_id") == asked and message["msg_type"] == kind:
-                return message["content"]
         return "late"
 
     def _watch(self):
         """End the kernel if all its processes together are too large, too many, or fill the disk. The limits of one process
         are the cage's."""
         with contextlib.suppress(psutil.Error, OSError):
-            tree = psutil.Process(self.process.pid).children(recursive=True)
+            root = psutil.Process(self.process.pid)
+            tree = [root, *root.children(recursive=True)]
             self.known.update(tree)
             if len(tree) > TREE or sum(_size(process) for process in tree) > self.limits.memory * 1.25:
                 self._kill(f"{too_large(self.limits)}, or started more than {TREE} processes")  # which comes first is chance
-            elif sum(entry.stat().st_size for entry in self.scratch.rglob("*") if entry.is_file()) > SCRATCH_SIZE:
+            elif sum(entry.lstat().st_size + 4096 for entry in self.scratch.rglob("*")) > SCRATCH_SIZE:
                 self._kill(f"it wrote more than {SCRATCH_SIZE >> 20} MB")
 
     def _kill(self, why):
@@ -167,8 +168,6 @@ class Kernel:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL) if os.name == "posix" else self.process.kill()
         self.process.wait(10)
-
-    why = ""
 
     def _death(self):
         """Why the kernel is no longer there."""

@@ -58,7 +58,7 @@ def merge(results, marks):
         for row in result["rows"]:
             points, comment = marks.get((result["student"], result["assignment"], row["exercise"]), (None, ""))
             if points is not None:
-                row["points"], row["comment"] = points, comment or ("" if row["comment"] == BY_HAND else row["comment"])
+                row["points"], row["comment"] = points, comment or row["comment"].removeprefix(BY_HAND).removeprefix("; ")
 
 
 def write_scores(path, results):

@@ -97,10 +97,14 @@ def read(path):
 
     Only these three are taken from the file, each checked: whatever else a notebook carries does not matter.
     """
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again")
     try:
-        notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again")
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise ValueError(f"the file cannot be read ({error.strerror})") from None
+    try:
+        notebook = json.loads(text)
         cells = notebook["cells"] if "cells" in notebook else [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
         return [_cell(cell) for cell in cells if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
