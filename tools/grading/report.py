@@ -8,6 +8,7 @@ import csv
 import math
 import os
 from html import escape
+from statistics import median
 
 from tools.grading.run import BY_HAND
 
@@ -128,9 +129,9 @@ def summary(results, lost, seconds, fresh, cages):
     lines = [f"Graded {len(results)} notebooks of {len(students)} students, {fresh} of them now, in {seconds:.0f} seconds"
              + (f" ({seconds / fresh:.1f} each)." if fresh else ".")]
     for name in sorted({result["assignment"] for result in results}):
-        totals = sorted(total(result) for result in results if result["assignment"] == name)
+        totals = [total(result) for result in results if result["assignment"] == name]
         most = sum(row["max_points"] for row in next(result for result in results if result["assignment"] == name)["rows"])
-        lines.append(f"  {name}: median {number(totals[len(totals) // 2])} of {number(most)} points, lowest {number(totals[0])}, highest {number(totals[-1])}")
+        lines.append(f"  {name}: median {number(median(totals))} of {number(most)} points, lowest {number(min(totals))}, highest {number(max(totals))}")
     lines += [f"  look at {result['student']}, {result['assignment']}: the code names {', '.join(result['look'])}" for result in results if result["look"]]
     lines += [f"  could not be graded, run again: {result['student']}, {result['assignment']}: {result['failed']}" for result in results if result["failed"]]
     lines += [f"  not graded: {path}: {why}" for path, why in lost.items()]
