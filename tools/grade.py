@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -34,6 +35,7 @@ def batch(folder, out, solutions, limits, workers=2, force=False, fresh=False):
     if not found:
         raise ValueError(f"{folder} holds no notebook of any assignment: see the accepted names in the instructor guide")
     claim(folder, out, force)
+    report.read_marks(out / "marks.csv", [])  # what is wrong with it should be known before the grading
     layers = kernel.layers()
     tasks = [(one, assignments[one.assignment], out / "results" / f"{_digest(one.student, one.assignment)}.json") for one in found]
     stamps = [stamp(one, assignment, limits, layers) for one, assignment, _ in tasks]
@@ -41,7 +43,8 @@ def batch(folder, out, solutions, limits, workers=2, force=False, fresh=False):
     todo = [(task, stamp) for task, stamp, old in zip(tasks, stamps, kept) if old is None]
     done = _all(todo, limits, layers, [solutions, folder, out], workers)
     results = [done.get(task[2], old) for task, old in zip(tasks, kept)]
-    write(out, results, assignments)
+    unused = write(out, results, assignments)
+    lost |= {f"marks.csv, {', '.join(key)}": "there is no such exercise in this batch" for key in unused}
     print(report.summary(results, lost, time.perf_counter() - started, len(todo), kernel.described(layers)))
     return results
 
@@ -100,20 +103,27 @@ def _twice(action):
 
 def given(assignment, id, source):
     """Is a cell part of the notebook as it was released, and not the learner's own?"""
-    return id in assignment.test_ids or source in assignment.setup or source.startswith(INSTALL.split("\n")[0])
+    installs = re.fullmatch(re.escape(INSTALL).replace(re.escape("{repository}"), r"\S+"), source.strip())
+    return id in assignment.test_ids or source in assignment.setup or bool(installs)
 
 
 def write(out, results, assignments):
-    """The tables and the pages."""
+    """The tables and the pages. Returns the marks that belong to nothing here."""
     marks = report.read_marks(out / "marks.csv", results)
     report.merge(results, marks)
     report.write_scores(out / "scores.csv", results)
+    _store(out / OURS, {"scores": _digest((out / "scores.csv").read_text("utf8"))})
     report.write_marks(out / "marks.csv", results, marks)
     (out / "feedback").mkdir(exist_ok=True)
     for student in dict.fromkeys(result["student"] for result in results):
         page = report.page(student, [result for result in results if result["student"] == student], assignments)
-        (out / "feedback" / f"{student}.html").write_text(page, "utf8")
-    _store(out / OURS, {"scores": _digest((out / "scores.csv").read_text("utf8"))})
+        (out / "feedback" / f"{_short(student)}.html").write_text(page, "utf8")
+    return sorted(set(marks) - {(result["student"], result["assignment"], row["exercise"]) for result in results for row in result["rows"]})
+
+
+def _short(student):
+    """A name that any file system takes."""
+    return student if len(student.encode()) < 200 else f"{student[:40]} {_digest(student)}"
 
 
 def claim(folder, out, force):
@@ -153,13 +163,13 @@ def stamp(submission, assignment, limits, layers):
     file = b""
     with contextlib.suppress(OSError, AttributeError):  # unreadable, or none
         file = submission.path.read_bytes()
-    code = [path.read_bytes() for path in sorted([*Path(__file__).parent.glob("grading/*.py"), *Path(kernel.package(), "lab").glob("*.py")])]
+    code = [path.read_bytes() for path in sorted([*Path(__file__).parent.rglob("*.py"), *Path(kernel.package(), "lab").rglob("*.py")])]
     return _digest(submission.remark, assignment.hash, repr(astuple(limits)), repr(layers), *(hashlib.sha256(part).hexdigest() for part in [file, *code]))
 
 
 def _kept(path, stamp):
     """The result of an earlier run, or None."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         result = json.loads(path.read_text("utf8"))
         return result if result["stamp"] == stamp else None
 
@@ -189,7 +199,8 @@ def main(arguments=None):
     try:
         if not options.submissions.is_dir():
             raise ValueError(f"{options.submissions} is no folder: SUBMISSIONS should be the one with the notebooks")
-        batch(options.submissions, options.out, options.solutions, limits, options.workers, options.force, options.fresh)
+        results = batch(options.submissions, options.out, options.solutions, limits, options.workers, options.force, options.fresh)
+        sys.exit(1 if any(result["failed"] for result in results) else 0)
     except ValueError as error:
         sys.exit(str(error))
 

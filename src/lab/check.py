@@ -5,6 +5,8 @@ The types are strict: an object that says yes to every comparison is no number a
 
 import math
 from contextlib import ExitStack, contextmanager
+from pkgutil import resolve_name
+from types import FunctionType
 from unittest.mock import patch
 
 import numpy as np
@@ -30,6 +32,8 @@ def number(yours, expected, what, tol=1e-6):
 def tensor(yours, expected, what, tol=1e-5):
     """A tensor (or parameter) of the expected shape, with the expected values."""
     assert type(yours) in (torch.Tensor, torch.nn.Parameter), f"{what} should be a torch tensor, yours is {kind(yours)}"
+    assert yours.is_complex() == expected.is_complex() and (yours.dtype == torch.bool) == (expected.dtype == torch.bool), \
+        f"{what} should hold numbers of the type {expected.dtype}, yours has {yours.dtype}"
     assert yours.shape == expected.shape, f"{what} should have the shape {tuple(expected.shape)}, yours has {tuple(yours.shape)}"
     yours, expected = yours.detach().double(), expected.detach().double()
     assert yours.isfinite().all(), f"{what} is not finite everywhere"
@@ -48,11 +52,18 @@ def equal(yours, expected, what):
         for i, (mine, theirs) in enumerate(zip(yours, expected)):
             equal(mine, theirs, f"{what}, element {i}")
     elif isinstance(expected, dict):
-        assert set(yours) == set(expected), f"{what} should have the keys {sorted(map(str, expected))}, yours has {sorted(map(str, yours))}"
+        assert typed(yours) == typed(expected), f"{what} should have the keys {sorted(map(str, expected))}, yours has {sorted(map(str, yours))}"
         for key in expected:
             equal(yours[key], expected[key], f"{what}, under {key!r}")
+    elif isinstance(expected, (set, frozenset)):
+        assert typed(yours) == typed(expected), f"{what} should be {expected!r}, yours is {yours!r}"
     else:
         assert yours == expected, f"{what} should be {expected!r}, yours is {yours!r}"
+
+
+def typed(things):
+    """With their types: to Python 1, 1.0 and True are one key."""
+    return {(type(thing), thing) for thing in things}
 
 
 def kind(value):
@@ -62,13 +73,28 @@ def kind(value):
 
 @contextmanager
 def without(*names):
-    """While an answer runs, the package's own version of it is out of reach: without("lab.objectives.dpo_loss")."""
-    def refuse(name):
-        def used(*args, **kwargs):
-            raise AssertionError(f"{name} does this already: the exercise is to write it yourself")
-        return used
+    """While an answer runs, the package's own version of it is out of reach: without("lab.objectives.dpo_loss").
 
+    The function's code is exchanged, so that it does not help to have imported it under another name before.
+    """
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(patch(name, refuse(name)))
+            stack.enter_context(_refusing(name))
         yield
+
+
+@contextmanager
+def _refusing(name):
+    def used(*args, **kwargs):
+        raise AssertionError("something ready-made was used that is out of reach here: the exercise is to write it yourself")
+
+    thing = resolve_name(name)
+    if isinstance(thing, FunctionType) and not thing.__closure__:
+        own, thing.__code__ = thing.__code__, used.__code__
+        try:
+            yield
+        finally:
+            thing.__code__ = own
+    else:
+        with patch.object(thing, "__init__", used) if isinstance(thing, type) else patch(name, used):
+            yield

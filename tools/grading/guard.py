@@ -3,7 +3,7 @@
 A test that ends without an error counts as passed. So a notebook could earn points by breaking what reports errors: the functions
 of lab.check, torch or Python itself, or the shell that runs the cells. Three counters, none of them costly:
 
-1. Before each test the names of the set-up cells get their first values back, and functions that hide Python's own are removed.
+1. A test runs in a name space of its own, which has the names of the set-up cells, with their first values, and those of the answers.
 2. After each test a check that must fail is run. If no failure comes back, errors are swallowed.
 3. That failure carries one number for each module that tests rely on, made from the identities of its functions. It is compared,
    outside the kernel, with the one from before the learner's first cell.
@@ -72,15 +72,15 @@ def _probe(word):
     check.number(1.0, 2.0, word + json.dumps(marks) + word)
 '''
 
-RESTORE = '''
-def _restore(answers):
+TEST = '''
+def _test(source, answers):
     import builtins
     from IPython import get_ipython
-    space, saved = get_ipython().user_ns, builtins._grading["names"]
-    for name in [name for name, value in space.items() if hasattr(builtins, name) and name not in saved and callable(value)]:
-        del space[name]
-    space.update({name: value for name, value in saved.items() if name not in answers and not name.startswith("_")})
-    space["__builtins__"] = builtins
+    user, store = get_ipython().user_ns, builtins._grading
+    space = store.setdefault("space", {})  # one for all tests of a notebook
+    space.update(store["names"], __builtins__=builtins, __name__="__main__")
+    space.update({name: user[name] for name in answers if name in user})
+    exec(compile(source, "<test>", "exec"), space)
 '''
 
 UNUSUAL = r"_getframe|\bcurrentframe|f_locals|f_globals|f_back|\binspect\b|\bgc\.|\bctypes\b|__builtins__|\bbuiltins\b|get_ipython|sys\.modules" \
@@ -92,9 +92,9 @@ def probe(word):
     return f"{PROBE}\n_probe({word!r})"
 
 
-def restore(answers):
-    """A cell to run before a test."""
-    return f"{RESTORE}\n_restore({sorted(answers)!r})\ndel _restore"
+def in_own_space(source, answers):
+    """A cell that runs a test among the names of the set-up cells and of the answers, whatever else the notebook has defined."""
+    return f"{TEST}\n_test({source!r}, {sorted(answers)!r})"
 
 
 def read(outcome, word):

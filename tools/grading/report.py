@@ -33,10 +33,13 @@ def read_marks(path, results):
         return marks
     most = {(result["student"], result["assignment"], row["exercise"]): row["max_points"] for result in results for row in result["rows"]}
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not set(MARKS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path.name}: its first line should be {','.join(MARKS)}")
-        for line, row in enumerate(reader, 2):
+        try:
+            rows = list(reader := csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path.name} is not a CSV file in UTF-8: save it as one ({error})") from None
+        if set(reader.fieldnames or ()) != set(MARKS):
+            raise ValueError(f"{path.name}: its first line should be {','.join(MARKS)}, with no other columns")
+        for line, row in enumerate(rows, 2):
             key = tuple(_unescaped(row[name] or "") for name in MARKS[:3])
             points = (row["points"] or "").strip().replace(",", ".")
             marks[key] = (_points(points, most.get(key, math.inf), f"{path.name}, line {line}") if points else None, _unescaped(row["comment"] or ""))
@@ -89,7 +92,7 @@ def _escaped(cell):
 
 
 def _unescaped(cell):
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@") else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def number(points):

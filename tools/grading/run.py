@@ -39,10 +39,10 @@ def execute(assignment, steps, limits, layers, hide=()):
                 if step.exercise and outcome.status != "ok":
                     failed[step.exercise.id] = outcome
             else:
-                kernel.run(guard.restore(assignment.answers))
-                outcome = kernel.run(step.source)
-                seen = kernel.run(guard.probe(word)) if outcome.status == "ok" else outcome
+                outcome = kernel.run(guard.in_own_space(step.source, assignment.answers))
+                seen = kernel.run(guard.probe(word), seconds=limits.notebook) if outcome.status == "ok" else outcome
                 doubt = guard.tampering(before, guard.read(seen, word)) if outcome.status == "ok" else ""
+                doubt = "the time ran out before its result could be checked" if doubt and seen.status == "timeout" else doubt
                 outcomes[step.test.id] = (seen, "") if seen.status == "dead" else (outcome, doubt)
     return outcomes, failed
 
@@ -65,7 +65,8 @@ def _row_of(assignment, exercise, planned, outcomes, failed, limits):
         waits = answered(exercise, answer)
         return row(exercise, None if waits else 0.0, [BY_HAND if waits else "not answered", *remarks], answer)
     judged = [judge(exercise, test, answer, *outcomes[test.id], failed.get(exercise.id), limits) for test in exercise.tests]
-    comments = ["its message repeats lines of the hidden tests and is not shown" if assignment.hidden_in(comment) else comment for _, comment in judged]
+    comments = ["its message repeats lines of the hidden tests and is not shown" if assignment.hidden_in(outcomes[test.id][0].message) else comment
+                for test, (_, comment) in zip(exercise.tests, judged)]
     return row(exercise, sum(points for points, _ in judged), [*comments, *remarks], answer)
 
 

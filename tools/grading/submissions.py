@@ -9,6 +9,7 @@ An assignment is recognised by its name in the file's name, else in a folder's n
 """
 
 import json
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -53,12 +54,16 @@ def _owner(path, assignments):
     >>> _owner(Path("Zoe Ng_06-dpo (1).ipynb"), ["06-dpo"]), _owner(Path("ann/06-dpo/Untitled.ipynb"), ["06-dpo"])
     (('Zoe Ng', '06-dpo'), ('ann', '06-dpo'))
     """
-    stem = unicodedata.normalize("NFC", path.stem)
-    folders = [unicodedata.normalize("NFC", part) for part in path.parts[:-1]]
+    stem, folders = text_of(path.stem), [text_of(part) for part in path.parts[:-1]]
     people = [part for part in folders if not _named(part, assignments)]
     name = next(filter(None, (_named(part, assignments) for part in [stem, *reversed(folders)])), "")
-    rest = re.sub(re.escape(name), "", stem, flags=re.I) if name else stem
-    return people[0] if people else re.sub(r"(-\d+| ?\(\d+\))$", "", rest).strip(" _-."), name
+    rest = re.sub(rf"{re.escape(name)}(-\d+| ?\(\d+\))?", "", stem, flags=re.I) if _named(stem, assignments) else stem
+    return people[-1] if people else rest.strip(" _-."), name
+
+
+def text_of(name):
+    """A file's name as text that can be written anywhere: composed characters, and a question mark for what is not UTF-8."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf8", "replace"))
 
 
 def _named(text, assignments):
@@ -79,17 +84,18 @@ def _by_cells(path, assignments):
 
 def _folders(folder, assignments):
     """The students who have a folder, with a notebook in it or not."""
-    return [unicodedata.normalize("NFC", path.name) for path in folder.iterdir()
+    return [text_of(path.name) for path in folder.iterdir()
             if path.is_dir() and not path.is_symlink() and not path.name.startswith((".", "__MACOSX")) and not _named(path.name, assignments)]
 
 
 def _chosen(student, name, paths, lost, folder):
     """One of the files that a student handed in for an assignment: that with the right name, else the last."""
     if not paths:
-        mine = [str(path.relative_to(folder)) for path in lost if unicodedata.normalize("NFC", path.relative_to(folder).parts[0]) == student]
+        mine = [text_of(path.relative_to(folder)) for path in lost if text_of(path.relative_to(folder).parts[0]) == student]
         return Submission(student, name, None, f"no notebook of this assignment was handed in{', only ' + ', '.join(mine) if mine else ''}")
-    path = next((path for path in paths if path.stem.lower() == name.lower()), paths[-1])
-    return Submission(student, name, path, f"{len(paths)} notebooks were handed in: {path.name} counts" if len(paths) > 1 else "")
+    last = max(paths, key=lambda path: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", path.name)])
+    path = next((path for path in paths if path.stem.lower() == name.lower()), last)
+    return Submission(student, name, path, f"{len(paths)} notebooks were handed in: {text_of(path.name)} counts" if len(paths) > 1 else "")
 
 
 def read(path):
@@ -117,4 +123,9 @@ def _cell(cell):
     source = cell.get("source", cell.get("input", ""))
     source = "".join(line for line in source if isinstance(line, str)) if isinstance(source, list) else source
     id = marks.get("grade_id")
-    return str(cell.get("cell_type")), id if isinstance(id, str) else "", source if isinstance(source, str) else ""
+    return str(cell.get("cell_type")), _whole(id) if isinstance(id, str) else "", _whole(source) if isinstance(source, str) else ""
+
+
+def _whole(text):
+    """JSON may hold half of a character pair, which no file and no kernel takes."""
+    return text.encode("utf8", "replace").decode("utf8")
