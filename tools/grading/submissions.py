@@ -4,6 +4,7 @@
     student/06-dpo.ipynb              a folder for each student
     student_06-dpo.ipynb              a flat export of a learning platform; so is student_1234_06-dpo-1.ipynb
     06-dpo/student.ipynb              a folder for each assignment
+    group/student/06-dpo.ipynb        a folder for each group, and in it one for each student
 
 An assignment is recognised by its name in the file's name, else in a folder's name, else by the ids of the notebook's cells.
 """
@@ -29,15 +30,17 @@ class Submission:
 
 def find(folder, assignments):
     """(submissions in order, {file: why it belongs to nobody}). Each student has one for each assignment that anyone handed in."""
-    files, lost = {}, {}
-    for path in notebooks(folder):
-        student, name = _owner(path.relative_to(folder), assignments)
+    files, lost, paths = {}, {}, notebooks(folder)
+    groups = _groups([path.relative_to(folder) for path in paths], assignments)
+    for path in paths:
+        place = path.relative_to(folder)
+        student, name = _owner(Path(*place.parts[1:]) if place.parts[0] in groups else place, assignments)
         name = name or _by_cells(path, assignments)
         if student and name:
             files.setdefault((student, name), []).append(path)
         else:
             lost[path] = "no assignment of this course is in its name, its folder's name or its cells" if student else "no student's name in the file's name"
-    students = sorted({student for student, _ in files} | set(_folders(folder, assignments)))
+    students = sorted({student for student, _ in files} | set(_folders(folder, assignments, groups)))
     names = sorted({name for _, name in files})
     return [_chosen(student, name, files.get((student, name), []), lost, folder) for name in names for student in students], lost
 
@@ -58,7 +61,7 @@ def _owner(path, assignments):
     people = [part for part in folders if not _named(part, assignments)]
     name = next(filter(None, (_named(part, assignments) for part in [stem, *reversed(folders)])), "")
     rest = re.sub(rf"{re.escape(name)}(-\d+| ?\(\d+\))?", "", stem, flags=re.I) if _named(stem, assignments) else stem
-    return people[-1] if people else rest.strip(" _-."), name
+    return people[0] if people else rest.strip(" _-."), name
 
 
 def text_of(name):
@@ -82,10 +85,20 @@ def _by_cells(path, assignments):
     return best if common[best] else ""
 
 
-def _folders(folder, assignments):
+def _groups(places, assignments):
+    """Folders that hold those of several students: groupA/ann/06-dpo.ipynb and groupA/bob/06-dpo.ipynb."""
+    inside = {}
+    for place in places:
+        folders = [part for part in place.parts[:-1] if not _named(part, assignments)]
+        if len(folders) > 1 and _named(str(place), assignments):
+            inside.setdefault(folders[0], set()).add(folders[1])
+    return {group for group, people in inside.items() if len(people) > 1}
+
+
+def _folders(folder, assignments, groups):
     """The students who have a folder, with a notebook in it or not."""
     return [text_of(path.name) for path in folder.iterdir()
-            if path.is_dir() and not path.is_symlink() and not path.name.startswith((".", "__MACOSX")) and not _named(path.name, assignments)]
+            if path.is_dir() and path.name not in groups and not path.is_symlink() and not path.name.startswith((".", "__MACOSX")) and not _named(path.name, assignments)]
 
 
 def _chosen(student, name, paths, lost, folder):
