@@ -4,10 +4,12 @@ The answers are executed here as plain Python, one after the other in this proce
 notebook's solution also goes once through the real path, a caged kernel.
 """
 
+import ast
 import contextlib
 import io
 import re
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -165,6 +167,17 @@ def test_it_runs_from_top_to_bottom_without_nbgrader(source, monkeypatch):
     for cell in made.cells:
         if cell.cell_type == "code":
             execute(answers(source).solutions.get(batch.id_of(cell), cell.source), space)
+
+
+@each_source
+def test_it_imports_only_what_the_package_brings(source):
+    """On Colab nothing else is installed for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["dependencies"]
+    brought = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in project} | {"lab", "sklearn"} | sys.stdlib_module_names
+    cells = [cell for cell in read_source(source.read_text("utf8")).cells if cell.cell_type == "code"]
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(python_of(cell)))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names] + [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert names and {name.split(".")[0] for name in names} <= brought
 
 
 @each_source
