@@ -7,6 +7,7 @@ from tools.grading.assemble import answered, plan
 from tools.grading.kernel import Kernel, plain, too_large
 
 BY_HAND = "to be marked by hand"
+GUARD = 30  # seconds for a cell of the guard, whatever the limit of a learner's cell
 
 
 def grade(assignment, cells, limits, layers, hide=()):
@@ -39,9 +40,9 @@ def execute(assignment, steps, limits, layers, hide=()):
                 if step.exercise and outcome.status != "ok":
                     failed[step.exercise.id] = outcome
             else:
-                kernel.run(guard.restore(assignment.answers))
+                kernel.run(guard.restore(assignment.answers), GUARD)
                 outcome = kernel.run(step.source)
-                seen = kernel.run(guard.probe(word)) if outcome.status == "ok" else outcome
+                seen = kernel.run(guard.probe(word), GUARD) if outcome.status == "ok" else outcome
                 doubt = guard.tampering(before, guard.read(seen, word)) if outcome.status == "ok" else ""
                 outcomes[step.test.id] = (seen, "") if seen.status == "dead" else (outcome, doubt)
     return outcomes, failed
@@ -53,7 +54,7 @@ def _prepare(kernel, assignment, word):
         outcome = kernel.run(source, seconds=kernel.limits.notebook)
         if outcome.status != "ok":
             raise RuntimeError(f"the set-up cell of {assignment.name} fails: {outcome.error} {plain(outcome.message)}")
-    before = guard.read(kernel.run(guard.probe(word)), word)
+    before = guard.read(kernel.run(guard.probe(word), kernel.limits.notebook), word)
     if before is None:
         raise RuntimeError(f"the guard fails after the set-up cell of {assignment.name}")
     return before
