@@ -1,6 +1,7 @@
 """A small assignment and forty submissions of it, each broken or hostile in a way of its own, for test_grading.py.
 
-SUBMISSIONS has {student: (what the notebook does, points expected for its three exercises, words that its comments must have)}.
+SUBMISSIONS has {student: (what the notebook does, points expected for its first two exercises, words that its comments must have)};
+of words that a | divides, either.
 """
 
 import json
@@ -224,6 +225,8 @@ SUBMISSIONS = {
     "stubborn loop": (lambda: notebook(total=STUBBORN), (3, 0), "could not be interrupted"),
     "memory": (lambda: notebook(mean="def mean(x):\n    return len(bytearray(10**11))"), (0, 2), "GB of memory"),
     "tensor memory": (lambda: notebook(mean="def mean(x):\n    return torch.ones(10**10).mean()"), (0, 2), "GB of memory"),
+    "huge error": (lambda: notebook(total='raise ValueError("x" * 30_000_000)'), (3, 0), "its answer was larger than"),
+    "huge error in the test": (lambda: notebook(total='def total(numbers):\n    raise ValueError("x" * 30_000_000)'), (3, 0), "its answer was larger than"),
     "sys.exit": (lambda: notebook(mean="import sys\nsys.exit()"), (0, 2), "the cell of the answer fails: SystemExit"),
     "exit": (lambda: notebook(mean="exit()"), (0, 2), "exit() was called"),
     "killed": (lambda: notebook(total="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), (3, 0), "not run: its kernel ended"),
@@ -256,7 +259,7 @@ SUBMISSIONS = {
     "patches the shell": (lambda: notebook(mean="get_ipython().showtraceback = get_ipython().run_cell_async = None\n" + MEAN), (0, 0), ""),
     "shadows": (lambda: notebook(mean="class check:\n    number = staticmethod(lambda *a, **k: None)\n\n" + ZERO, total="range = lambda n: []\ntotal = None"), (0, 0), "should be"),
     "kills": (lambda: notebook(extra=[KILL]), (3, 2), ""),
-    "fork bomb": (lambda: notebook(total="import os\nwhile True:\n    os.fork()"), (3, 0), "or started more than 32 processes"),
+    "fork bomb": (lambda: notebook(total="import os\nwhile True:\n    os.fork()"), (3, 0), "or started more than 32 processes|BlockingIOError"),  # the second where the user is not root
     "daemon": (lambda: notebook(extra=[DAEMON]), (3, 2), ""),
     "leaks": (lambda: notebook(mean=LIE), (0, 2), "repeats lines of the hidden tests"),
 }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import zmq
 from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
@@ -27,7 +28,8 @@ from tools.chapters import ENVIRONMENT
 CAGE = Path(__file__).with_name("cage.py")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys")
 SCRATCH_SIZE, TREE = 500 * 2**20, 32  # bytes and processes, at which the watchdog ends a notebook
-START = 60  # seconds for a kernel to start
+START = 120  # seconds for a kernel to start, on a machine that is busy
+LARGEST_ANSWER = 2**24  # bytes of one message from a kernel
 LIVING, STOPPED = set(), threading.Event()  # the kernels of this batch; whether it was interrupted
 
 
@@ -48,7 +50,9 @@ class Outcome:
 
 
 def layers():
-    """What cages this system has; found out once for each batch."""
+    """What cages this system has. It is found out once for each batch, and from then on SIGTERM ends a batch as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = subprocess.run([sys.executable, CAGE, "probe"], capture_output=True, text=True)
     return json.loads(found.stdout) if found.returncode == 0 else []
 
@@ -58,9 +62,7 @@ def described(layers):
     if sys.platform != "linux" or not layers:
         return "limits on time and memory; NOT kept from the network and from other files: this system has no namespaces and no Landlock"
     if layers == ["landlock"]:
-        return "limits on time and memory, no reading or writing of other files, no TCP; other protocols are NOT blocked: user namespaces are off"
-    if layers == ["namespaces"]:
-        return "limits on time and memory, no network, no writing; other files than solutions and submissions CAN be read: Landlock is off"
+        return "limits on time and memory, no reading or writing of other files, no TCP; other protocols and Unix sockets are NOT blocked: user namespaces are off"
     return "limits on time and memory, no network, no other files"
 
 
@@ -87,16 +89,20 @@ class Kernel:
         transport = "ipc" if os.name == "posix" else "tcp"  # Windows has no Unix sockets here
         place = {"ip": str(self.scratch / ".kernel" / "s")} if transport == "ipc" else {}
         connection, _ = write_connection_file(str(self.scratch / ".kernel" / "c.json"), transport=transport, **place)
-        cage = {"scratch": str(self.scratch), "read": readable(), "hide": covered([*hide, "/run"]), "layers": layers,
+        cage = {"scratch": str(self.scratch), "read": readable(), "hide": covered(hide), "layers": layers,
                 "memory": self.limits.memory, "seconds": int(START + self.limits.notebook)}
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", connection, "--log-level=CRITICAL", "--HistoryManager.enabled=False"]
-        caged = [sys.executable, str(CAGE), json.dumps(cage)] if os.name == "posix" else []
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", ".kernel/c.json", "--log-level=CRITICAL", "--HistoryManager.enabled=False"]
+        caged = [sys.executable, str(CAGE)] if os.name == "posix" else []  # no path in it: others can read it in /proc
         self.errors = open(self.scratch / ".kernel" / "errors", "wb")
         self.process = subprocess.Popen([*caged, *command], cwd=self.scratch, env=environment(self.scratch), start_new_session=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors)
+                                        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.errors)
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as file:
+            file.write(json.dumps(cage).encode() if caged else b"")
         self.client = BlockingKernelClient(connection_file=connection)
         self.client.load_connection_file()
+        self.client.context.setsockopt(zmq.MAXMSGSIZE, LARGEST_ANSWER)  # zmq closes the connection at a larger one
         self.client.start_channels(shell=True, iopub=False, stdin=False, hb=False, control=True)
+        self.closed = self.client.shell_channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         if self._reply(self.client.kernel_info(), "kernel_info_reply", START) in (None, "late"):
             raise RuntimeError(f"the kernel did not start: {self._last_words()}")
         self.start_clock()
@@ -109,25 +115,25 @@ class Kernel:
         """Execute a cell and say how it ended."""
         if self.process.poll() is not None:
             return Outcome("dead", message=self._death())
-        seconds = min(seconds or self.limits.cell, self.deadline - time.monotonic())
+        seconds = seconds or self.limits.cell
         asked = self.client.execute(code, silent=False, store_history=False, allow_stdin=False, stop_on_error=False)
-        reply = self._reply(asked, "execute_reply", seconds)
+        reply = self._reply(asked, "execute_reply", min(seconds, self.deadline - time.monotonic()))
         if reply == "late":
-            return self._interrupt(asked)
+            return self._interrupt(asked, seconds)
         if reply is None:
             return Outcome("dead", message=self._death())
         return Outcome("ok") if reply.get("status") == "ok" else \
             Outcome("error", str(reply.get("ename", "an error")), str(reply.get("evalue", "")))
 
-    def _interrupt(self, asked):
+    def _interrupt(self, asked, seconds):
         """Ask a cell to stop; if it does not, end the kernel."""
         self.client.control_channel.send(self.client.session.msg("interrupt_request"))
         if self._reply(asked, "execute_reply", 5) in (None, "late"):
-            self._kill(f"a cell ran longer than {self.limits.cell:g} seconds and could not be interrupted")
+            self._kill(f"a cell ran longer than {seconds:g} seconds and could not be interrupted")
             return Outcome("dead", message=self._death())
         if time.monotonic() > self.deadline:
             self._kill(f"the notebook ran longer than {self.limits.notebook:g} seconds")
-        return Outcome("timeout", message=f"stopped after {self.limits.cell:g} seconds")
+        return Outcome("timeout", message=f"stopped after {seconds:g} seconds")
 
     def _reply(self, asked, kind, seconds):
         """The content of the reply to a request; None if the kernel died, "late" if it did not come in time."""
@@ -138,7 +144,7 @@ class Kernel:
                 if message["parent_header"].get("msg_id") == asked and message["msg_type"] == kind:
                     return dict(message["content"])
             except queue.Empty:
-                if self.process.poll() is not None:
+                if self.process.poll() is not None or self._hung_up():
                     return None
                 if time.monotonic() > look:
                     self._watch()
@@ -148,6 +154,16 @@ class Kernel:
                 return None
         return "late"
 
+    def _hung_up(self):
+        """Did it close the connection, or zmq for it, and is not merely about to end?"""
+        if not self.closed.poll(0):
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        if self.process.poll() is None:
+            self._kill(f"its answer was larger than {LARGEST_ANSWER >> 20} MB, or it closed its connection")
+        return True
+
     def _watch(self):
         """End the kernel if all its processes together are too large, too many, or fill the disk. The limits of one process
         are the cage's."""
@@ -155,7 +171,9 @@ class Kernel:
             root = psutil.Process(self.process.pid)
             tree = [root, *root.children(recursive=True)]
             self.known.update(tree)
-            if len(tree) > TREE or sum(_size(process) for process in tree) > self.limits.memory * 1.25:
+            if STOPPED.is_set():
+                self._kill("interrupted")
+            elif len(tree) > TREE or sum(_size(process) for process in tree) > self.limits.memory * 1.25:
                 self._kill(f"{too_large(self.limits)}, or started more than {TREE} processes")  # which comes first is chance
             elif sum(entry.lstat().st_size + 4096 for entry in self.scratch.rglob("*")) > SCRATCH_SIZE:
                 self._kill(f"it wrote more than {SCRATCH_SIZE >> 20} MB")
@@ -180,6 +198,9 @@ class Kernel:
     def close(self):
         """End all that it started and remove the scratch folder."""
         LIVING.discard(self)
+        if hasattr(self, "closed"):
+            self.client.shell_channel.socket.disable_monitor()
+            self.closed.close(0)
         if hasattr(self, "client"):
             self.client.stop_channels()
         if hasattr(self, "process"):
@@ -197,10 +218,8 @@ class Kernel:
 
 
 def end_all():
-    """When a batch is interrupted. Nothing starts after it."""
+    """When a batch is interrupted: nothing starts after it, and each kernel is ended by the thread that waits for it."""
     STOPPED.set()
-    for kernel in [*LIVING]:
-        kernel._kill("interrupted")
 
 
 def too_large(limits):

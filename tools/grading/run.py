@@ -7,6 +7,7 @@ from tools.grading.assemble import answered, plan
 from tools.grading.kernel import Kernel, plain, too_large
 
 BY_HAND = "to be marked by hand"
+GUARD = 30  # seconds for a cell of the guard, whatever the limit of a learner's cell
 
 
 def grade(assignment, cells, limits, layers, hide=()):
@@ -40,7 +41,7 @@ def execute(assignment, steps, limits, layers, hide=()):
                     failed[step.exercise.id] = outcome
             else:
                 outcome = kernel.run(guard.in_own_space(step.source, assignment.answers))
-                seen = kernel.run(guard.probe(word), seconds=limits.notebook) if outcome.status == "ok" else outcome
+                seen = kernel.run(guard.probe(word), GUARD) if outcome.status == "ok" else outcome
                 doubt = guard.tampering(before, guard.read(seen, word)) if outcome.status == "ok" else ""
                 doubt = "the time ran out before its result could be checked" if doubt and seen.status == "timeout" else doubt
                 outcomes[step.test.id] = (seen, "") if seen.status == "dead" else (outcome, doubt)
@@ -53,7 +54,7 @@ def _prepare(kernel, assignment, word):
         outcome = kernel.run(source, seconds=kernel.limits.notebook)
         if outcome.status != "ok":
             raise RuntimeError(f"the set-up cell of {assignment.name} fails: {outcome.error} {plain(outcome.message)}")
-    before = guard.read(kernel.run(guard.probe(word)), word)
+    before = guard.read(kernel.run(guard.probe(word), kernel.limits.notebook), word)
     if before is None:
         raise RuntimeError(f"the guard fails after the set-up cell of {assignment.name}")
     return before
