@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib
 import nbformat
 import pytest
+from nbgrader.utils import is_solution
 
 import batch
 from tools import release
@@ -35,8 +36,7 @@ class Answers:
     def __init__(self, source):
         self.work = assignment.load(source)
         self.notebook = read_source(source.read_text("utf8"))
-        self.solutions = {cell.metadata["nbgrader"]["grade_id"]: cell.source for cell in self.notebook.cells
-                          if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("solution")}
+        self.solutions = {batch.id_of(cell): cell.source for cell in self.notebook.cells if cell.cell_type == "code" and is_solution(cell)}
         self.given = {}
         for cell in self.work.setup:
             execute(cell, self.given)

@@ -32,7 +32,7 @@ def plan(assignment, cells):
     steps = []
     here = {places[exercise.id]: exercise for exercise in assignment.exercises if exercise.id in places}
     for place, (kind, id, source) in enumerate(cells):
-        if kind == "code" and id not in assignment.test_ids and source not in assignment.setup:
+        if kind == "code" and not assignment.gave(id, source):
             steps.append(Step(source, here.get(place)))
         if place in here:
             steps += _tests(here[place])
