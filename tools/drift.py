@@ -214,11 +214,12 @@ class Reader:
         owner = self.instances.get(node.value.id)
         if owner is None or not from_library(owner):
             return None, False
-        if not hasattr(owner, node.attr):
+        place = next((place for place in (owner, *stands_for(owner)) if hasattr(place, node.attr)), None)
+        if place is None:
             if not sets(owner, node.attr):
                 self.complain(node, f"{owner.__name__} has no {node.attr}")
             return None, False
-        return getattr(owner, node.attr), not isinstance(inspect.getattr_static(owner, node.attr), (classmethod, staticmethod, property))
+        return getattr(place, node.attr), not isinstance(inspect.getattr_static(place, node.attr), (classmethod, staticmethod, property))
 
     def overrides(self, node):
         """A callback whose event no longer exists would never be called."""
@@ -274,6 +275,11 @@ def written_keys(node):
         return [key.value for key in node.keys]
     if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args and all(keyword.arg for keyword in node.keywords):
         return [keyword.arg for keyword in node.keywords]
+
+
+def stands_for(owner):
+    """The classes that a wrapper passes what it lacks on to: a PEFT model is asked as if it were the model inside."""
+    return [locate("peft.LoraModel"), locate("transformers.LlamaForCausalLM")] if issubclass(owner, locate("peft.PeftModel")) else []
 
 
 def sets(owner, attribute):
