@@ -101,7 +101,6 @@ def test_examples_in_docstrings():
 def launched(path):
     """The environment that `accelerate launch --config_file path` would give its processes."""
     args = launch_command_parser().parse_args(["--config_file", str(path), "--main_process_port", "0", "-m", "lab"])
-    args.nondefault = {"config_file", "main_process_port"}  # what the command itself notes: options that were given, not defaults
     args, _, _ = _validate_launch_command(args)
     return prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
 
