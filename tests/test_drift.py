@@ -73,6 +73,24 @@ def test_a_made_up_name_or_argument_is_noticed(right, wrong, complaint):
     assert any(complaint in problem for problem in problems), problems
 
 
+HANDED_ON = """
+from trl import DPOConfig, SFTConfig
+def settings(kind, lr, **options):
+    return kind(output_dir="x", learning_rate=lr, **options)
+def run(kind, **options):
+    return settings(kind, 1e-3, **options)
+run(SFTConfig, packing=True)
+run(DPOConfig, beta=0.1)
+"""
+
+
+def test_a_class_that_is_handed_to_a_function_is_followed():
+    found = drift.check_text(f"```python{HANDED_ON}```")
+    assert found.problems == [] and found.checked == ["SFTConfig", "DPOConfig"]
+    assert "DPOConfig: got an unexpected keyword argument 'packing'" in drift.check_text(f"```python{HANDED_ON.replace('beta=0.1', 'packing=True')}```").problems[0]
+    assert len(drift.check_text(f"```python{HANDED_ON.replace('learning_rate', 'lr')}```").problems) == 2
+
+
 def test_a_callback_for_an_event_that_is_gone_is_noticed():
     text = "```python\nfrom transformers import TrainerCallback\nclass Clock(TrainerCallback):\n    def on_step_over(self): pass\n```"
     assert drift.check_text(text).problems == ["page, line 4: TrainerCallback has no on_step_over"]

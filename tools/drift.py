@@ -106,15 +106,19 @@ class Reader:
         self.known = {}  # name -> the module, class or function of a library, or of lab
         self.instances = {"tokenizer": importlib.import_module("transformers").PreTrainedTokenizerFast}
         self.dictionaries = {}  # name -> the keys of a dict that is written out
+        self.functions = {}  # name -> a function of the page itself
 
     def read(self, tree):
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.imports(node)
+            elif isinstance(node, ast.FunctionDef):
+                self.functions[node.name] = node
         self.assignments(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 self.call(node)
+                self.follow(node, {}, {})
             elif isinstance(node, ast.Attribute):
                 self.target(node)
             elif isinstance(node, ast.ClassDef):
@@ -209,6 +213,31 @@ class Reader:
             for text in misfits(function, node, self.dictionaries, method):
                 self.complain(node, f"{name}: {text}")
 
+    def follow(self, node, objects, keys, depth=4):
+        """Into a function of the page that is handed a library's class or function and calls it: settings(SFTConfig, ...).
+
+        objects, keys: what the names of the function around this call stand for, and which keywords its **options hold.
+        """
+        inner = self.functions.get(getattr(node.func, "id", None))
+        if inner is None or not depth:
+            return
+        names = [argument.arg for argument in (*inner.args.posonlyargs, *inner.args.args, *inner.args.kwonlyargs)]
+        given = dict(zip(names, node.args)) | {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+        passed = {name: objects.get(getattr(value, "id", None)) or self.target(value) for name, value in given.items() if name in names}
+        passed = {name: value for name, value in passed.items() if callable(value) and from_library(value)}
+        if not passed:
+            return
+        rest = [name for name in given if name not in names]
+        rest += [key for keyword in node.keywords if not keyword.arg for key in keys.get(getattr(keyword.value, "id", None), ())]
+        extra = {inner.args.kwarg.arg: rest} if inner.args.kwarg else {}
+        for call in (item for item in ast.walk(inner) if isinstance(item, ast.Call)):
+            function = passed.get(getattr(call.func, "id", None))
+            if function is not None:
+                self.found.checked.append(function.__qualname__)
+                for text in misfits(function, call, self.dictionaries | extra):
+                    self.complain(call, f"{function.__qualname__}: {text}")
+            self.follow(call, passed, extra, depth - 1)
+
     def method(self, node):
         """A method of an instance whose class is known, and whether its first parameter is the instance."""
         owner = self.instances.get(node.value.id)
@@ -240,7 +269,7 @@ def misfits(function, node, dictionaries, method=False):
     for keyword in node.keywords:
         keys = [keyword.arg] if keyword.arg else written_keys(keyword.value) or dictionaries.get(getattr(keyword.value, "id", None))
         keywords += keys or []
-        open_ended |= keys is None or keys == []
+        open_ended |= keys is None
     try:
         (signature.bind_partial if open_ended else signature.bind)(*positional, **dict.fromkeys(keywords))
     except TypeError as error:
