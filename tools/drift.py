@@ -160,6 +160,8 @@ class Reader:
             kinds = [value for value in values if not isinstance(value, str)]
             if kinds and len(kinds) == values.count("stored") and "an argument" not in values and all(kind == kinds[0] for kind in kinds):
                 (self.dictionaries if isinstance(kinds[0], tuple) else self.instances)[name] = kinds[0]
+            elif "stored" in values:
+                self.instances.pop(name, None)  # a tokenizer of another library, perhaps
 
     def assign(self, held, target, value):
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
