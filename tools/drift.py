@@ -282,7 +282,8 @@ def misfits(function, node, dictionaries, method=False):
 
 def told(function, name):
     """Whether a function that takes any keyword speaks of this one, in its code or its docstring, or hands it on."""
-    for place in (function, *map(locate, HANDS_ON.get(getattr(function, "__qualname__", ""), ()))):
+    bases = [base for base in function.__mro__[1:] if from_library(base)] if inspect.isclass(function) else []
+    for place in (function, *bases, *map(locate, HANDS_ON.get(getattr(function, "__qualname__", ""), ()))):
         if name in inspect.signature(place).parameters or name in unpacked(place):
             return True
         try:
