@@ -91,6 +91,13 @@ def test_a_class_that_is_handed_to_a_function_is_followed():
     assert len(drift.check_text(f"```python{HANDED_ON.replace('learning_rate', 'lr')}```").problems) == 2
 
 
+def test_a_made_up_argument_in_a_chapter_is_noticed():
+    text = (ROOT / "chapters" / "06-dpo.md").read_text("utf8")
+    line = text[: text.index("DPOConfig(output_dir")].count("\n") + 1
+    found = drift.check_text(text.replace("DPOConfig(output_dir", "DPOConfig(output_folder"), name="06-dpo.md")
+    assert found.problems == [f"06-dpo.md, line {line}: DPOConfig: got an unexpected keyword argument 'output_folder'"]
+
+
 def test_a_callback_for_an_event_that_is_gone_is_noticed():
     text = "```python\nfrom transformers import TrainerCallback\nclass Clock(TrainerCallback):\n    def on_step_over(self): pass\n```"
     assert drift.check_text(text).problems == ["page, line 4: TrainerCallback has no on_step_over"]
