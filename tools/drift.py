@@ -27,7 +27,6 @@ HANDS_ON = {
     "AutoTokenizer.from_pretrained": ("transformers.PreTrainedTokenizerBase.from_pretrained", "transformers.PreTrainedTokenizerBase"),
     "AutoConfig.from_pretrained": ("transformers.PreTrainedConfig.from_pretrained", "transformers.PreTrainedConfig"),
     "PeftModel.from_pretrained": ("peft.PeftModel.load_adapter",),
-    "get_peft_model_state_dict": (),
 }
 # What a call gives, where its name does not say so. lab's own loaders are among them.
 GIVES = {
