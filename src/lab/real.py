@@ -142,14 +142,15 @@ def state():
 
 
 def stage(plan, name, make):
-    """The folder of a stage, made once. Beside what `make(folder)` writes it holds cost.json: seconds and the peak of memory."""
+    """The folder of a stage, made once. Beside what `make(folder)` writes it holds cost.json: seconds and the peak of memory.
+    Of a training that was killed and went on, the seconds are those of its steps; the second start is not counted twice."""
 
     def measured(folder):
         resumed, started = checkpoint(folder).exists(), time.perf_counter()
         forget_peak()
         make(folder)
-        cost = {"seconds": round(time.perf_counter() - started, 1), "peak_bytes": peak_bytes(), "resumed": resumed}
-        (folder / "cost.json").write_text(json.dumps(cost))
+        seconds = recipe.read_log(folder)[-1]["seconds"] if resumed else time.perf_counter() - started
+        (folder / "cost.json").write_text(json.dumps({"seconds": round(seconds, 1), "peak_bytes": peak_bytes(), "resumed": resumed}))
 
     folder = recipe.kept(plan, plan.seed, name, measured)
     shutil.rmtree(checkpoint(folder), ignore_errors=True)
