@@ -16,13 +16,9 @@ each_chapter = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sou
 OURS = "https://github.com/you/course"
 
 
-@pytest.fixture(autouse=True)
-def no_variable(monkeypatch):
-    monkeypatch.delenv(colab.VARIABLE, raising=False)
-
-
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv(colab.VARIABLE, raising=False)
     (tmp_path / "pyproject.toml").write_text(f'[project.urls]\nRepository = "{OURS}"\n')
     return tmp_path
 
