@@ -69,7 +69,7 @@ def test_the_folder_is_complete_and_holds_no_adapter_and_no_pickle(exported):
 def test_it_stops_where_our_sampler_stops(exported):
     generation, tokenizer = json.loads((exported / "generation_config.json").read_text()), AutoTokenizer.from_pretrained(exported)
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in generation["eos_token_id"]
-    assert generation["pad_token_id"] == tokenizer.pad_token_id and generation["max_new_tokens"] == 64
+    assert generation["pad_token_id"] == tokenizer.pad_token_id and generation["max_new_tokens"] == models.load(models.POCKET)[0].config.max_position_embeddings // 2
 
 
 def test_the_template_renders_as_before_without_the_marks_for_trl(exported):
