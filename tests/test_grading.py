@@ -370,8 +370,9 @@ def test_points_and_titles_come_from_the_source(sample):
 
 
 @pytest.fixture
-def project(course, tmp_path):
+def project(course, tmp_path, monkeypatch):
     """A course of its own, released."""
+    monkeypatch.delenv("LAB_REPOSITORY", raising=False)
     (tmp_path / "solutions").mkdir()
     (tmp_path / "solutions" / f"{batch.NAME}.md").write_text(batch.SOURCE, "utf8")
     (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/course"\n')

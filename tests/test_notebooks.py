@@ -119,6 +119,7 @@ def executed(tmp_path_factory):
     shutil.copy(ROOT / "src" / "lab" / "report.py", lab)
     (lab / "weights" / "three.txt").write_text("3")
     (root / "chapters" / "01-small.md").write_text(CHAPTER)
+    (root / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/you/course"\n')
     notebooks.build(root)
     return root
 

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from lab import calculator, memory
 from lab.report import CLAIMS
-from tools import chapters, plain
+from tools import chapters, colab, plain
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -114,6 +114,13 @@ def test_a_page_shows_what_its_notebook_stores(source):
     tags = re.findall(r"\\tag\{(\d+)\}", "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"))
     assert [number.get_text().strip("()#¶") for number in html.select(".eqno")] == tags
     assert len(html.select(".cell_output img")) == sum("image/png" in output.get("data", {}) for cell in chapters.code_cells(notebook) for output in cell.outputs)
+
+
+@each_chapter
+def test_a_chapter_has_a_button_for_colab_and_one_for_its_exercises(source):
+    address = colab.repository(ROOT)
+    wanted = [colab.link(address, f"{folder}/{source.stem}.ipynb") for folder in ("chapters", "exercises")]
+    assert [tag["href"] for tag in article(f"chapters/{source.stem}.html").select("a.sd-badge") if "colab" in tag["href"]] == [link for link in wanted if link]
 
 
 def test_the_ledger_has_every_claim_and_its_measurements():

@@ -13,6 +13,7 @@ import nbformat
 from jupytext.myst import myst_to_notebook
 
 from lab.report import CLAIM_MIME, VALUES_MIME
+from tools import colab
 
 # What a chapter runs with, in the build and in the tests alike: the pocket size, no network, no progress bars.
 ENVIRONMENT = {"LAB_SIZE": "pocket", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
@@ -37,7 +38,8 @@ def read_notebook(path):
 
 
 def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    """The code cells, without the one that the build adds for Colab."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not colab.is_install(cell)]
 
 
 def code_hash(notebook):

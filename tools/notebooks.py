@@ -23,7 +23,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tools import closure, plain
+from tools import closure, colab, plain
 from tools.chapters import (ENVIRONMENT, all_values, attach_outputs, code_cells, code_hash, fill, read_notebook,
                             read_source, sources, values)
 
@@ -62,14 +62,16 @@ def execute(notebook, source):
         "seconds": round(time.perf_counter() - started, 1), "date": date.today().isoformat(), "versions": _versions()}
 
 
-def compose(source, executed, page, quoted):
-    """The notebook to store: plain text with the recorded values filled in, and the executed cells with their outputs."""
+def compose(source, executed, page, quoted, address):
+    """The notebook to store: plain text with the recorded values filled in, and the executed cells with their outputs. A cell for
+    Colab, which installs the package from the repository's address, stands before the first of them."""
     notebook = read_source(source.read_text("utf8"))
     attach_outputs(notebook, executed)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = plain.convert(fill(cell.source, quoted | values(executed)), page)
     notebook.cells = [cell for cell in notebook.cells if cell.source]
+    notebook.cells.insert(1, colab.install_cell(address))
     number(notebook)
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
                          "language_info": {"name": "python"}, "run": executed.metadata["run"]}
@@ -85,8 +87,8 @@ def composed(root, executed):
     """{source: notebook text} for all chapters. executed: {source: executed notebook}."""
     paths = [*sources(root), *sorted((root / "book").rglob("*.md"))]
     labels, titles = plain.index(paths)
-    entries, quoted = plain.bibliography(root / "book" / "references.bib"), all_values(root)
-    return {source: text_of(compose(source, notebook, plain.Page(source, labels, titles, entries), quoted))
+    entries, quoted, address = plain.bibliography(root / "book" / "references.bib"), all_values(root), colab.repository(root)
+    return {source: text_of(compose(source, notebook, plain.Page(source, labels, titles, entries), quoted, address))
             for source, notebook in executed.items()}
 
 

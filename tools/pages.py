@@ -12,7 +12,7 @@ from sphinx.errors import ExtensionError
 
 from lab import report
 from lab.report import CLAIM_MIME, VALUES_MIME
-from tools import api, plain
+from tools import api, colab, plain
 from tools.chapters import (all_values, attach_outputs, claims, code_cells, exercises, fill, read_notebook, read_source,
                             sources, values)
 
@@ -23,6 +23,7 @@ def setup(app):
     app.connect("source-read", put_outputs_in)
     app.config.html_static_path.append(str(Path(app.srcdir) / "book" / "_static"))
     app.add_css_file("book.css")
+    app.add_config_value("lab_repository", colab.repository(Path(app.srcdir)), "env")  # another address: every page is built anew
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -111,7 +112,8 @@ def exercise_table(root):
     for source in filter(lambda source: (root / "solutions" / source.name).is_file(), sources(root)):
         found = exercises((root / "solutions" / source.name).read_text("utf8"))
         minutes = [sum(each[2] for each in found if each[1] == level) for level in ("warm-up", "core", "stretch")]
-        rows.append((_link(source), f"{{download}}`notebook <{_exercise(source)}>`", len(found), *minutes, sum(each[3] for each in found)))
+        files = f"{{download}}`notebook <{_exercise(source)}>` {_button(root, 'Colab', _exercise(source)[1:])}"
+        rows.append((_link(source), files, len(found), *minutes, sum(each[3] for each in found)))
     return _table(("chapter", "exercises", "how many", "minutes, warm-up", "core", "stretch", "points"), rows)
 
 
@@ -159,9 +161,15 @@ def _prepare_outputs(cell):
 
 def _say_how_it_ran(cell, path, run):
     """Under the title: where to get the notebook, and what its outputs come from."""
-    title, _, rest = cell.source.partition("\n")
+    root, (title, _, rest) = path.parents[1], cell.source.partition("\n")
     note = (f"*Executed on {run['date']} in {run['seconds']:.0f} seconds* ({{doc}}`status </book/status>`). "
-            f"{{download}}`Download the notebook <{path.stem}.ipynb>`.")
-    if path.parents[1].joinpath(_exercise(path).lstrip("/")).is_file():
-        note += f" {{download}}`Download the exercises <{_exercise(path)}>`."
+            f"{{download}}`Download the notebook <{path.stem}.ipynb>`. {_button(root, 'Open in Colab', f'chapters/{path.stem}.ipynb')}")
+    if (root / "exercises" / f"{path.stem}.ipynb").is_file():
+        note += f"\n\nExercises: {{download}}`download them <{_exercise(path)}>`. {_button(root, 'Open the exercises in Colab', _exercise(path)[1:])}"
     cell.source = f"{title}\n\n{note}\n{rest}"
+
+
+def _button(root, text, path):
+    """A button that opens a notebook on Colab. Of text alone: Colab's own picture would be loaded from another server."""
+    address = colab.link(colab.repository(root), path)
+    return f"{{bdg-link-primary}}`{text} <{address}>`" if address else ""

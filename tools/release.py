@@ -11,7 +11,6 @@ import ast
 import logging
 import re
 import sys
-import tomllib
 from copy import deepcopy
 from pathlib import Path
 
@@ -20,28 +19,18 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbgrader.preprocessors import (CheckCellMetadata, ClearHiddenTests, ClearMarkScheme, ClearOutput, ClearSolutions,
                                     ComputeChecksums, LockCells)
 
+from tools import colab
 from tools.chapters import code_cells, read_source
 from tools.notebooks import number, text_of
 
 # The steps of nbgrader's own `generate_assignment`, in its order, without its database.
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ClearHiddenTests, ClearMarkScheme, ComputeChecksums, CheckCellMetadata)
-INSTALL = """\
-# On Colab this installs the course's package, once for each session. Elsewhere it does nothing.
-import sys
-
-if "google.colab" in sys.modules:
-    %pip install --quiet "post-training-lab @ git+{repository}" """.rstrip()
 METADATA = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "language_info": {"name": "python"}}
 
 
 def sources(root):
     """The exercises' Markdown files with answers, in order."""
     return sorted((root / "solutions").glob("*.md"))
-
-
-def repository(root):
-    """The address that Colab installs from. It stands in pyproject.toml and nowhere else."""
-    return tomllib.loads((root / "pyproject.toml").read_text("utf8"))["project"]["urls"]["Repository"]
 
 
 def released(notebook):
@@ -74,8 +63,7 @@ def compose(source, address):
         notebook = released(read_source(source.read_text("utf8")))
     except ValueError as error:
         raise ValueError(f"{source.name}: {error}") from None
-    install = nbformat.v4.new_code_cell(INSTALL.format(repository=address))
-    notebook.cells = [notebook.cells[0], install, *notebook.cells[1:]]
+    notebook.cells.insert(1, colab.install_cell(address))
     number(notebook)
     for cell in code_cells(notebook):
         python_of(cell)
@@ -94,7 +82,7 @@ def python_of(cell):
 
 def composed(root):
     """{path of the exercise notebook: its text}."""
-    address = repository(root)
+    address = colab.repository(root)
     return {root / "exercises" / f"{source.stem}.ipynb": compose(source, address) for source in sources(root)}
 
 

@@ -1,4 +1,4 @@
-"""The command line: python -m lab sft|dpo|eval|pretrain. On several devices: accelerate launch -m lab sft ...
+"""The command line: python -m lab sft|dpo|eval|export|pretrain. On several devices: accelerate launch -m lab sft ...
 
 Bad input ends the command before any training, with one sentence and exit code 2.
 """
@@ -16,7 +16,7 @@ def parser():
     """The command line: one command for each stage."""
     config = size.current()
     top = argparse.ArgumentParser(prog="python -m lab", description=f"One stage of post-training, at size {config.name!r} (LAB_SIZE).")
-    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,dpo,eval,pretrain}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,dpo,eval,export,pretrain}")
     command = commands.add_parser("sft", help="instruction tuning")
     add_training(command, config.sft_lr, config.sft_epochs, config)
     command.add_argument("--packing", action="store_true", help="fill windows with several conversations each")
@@ -27,6 +27,11 @@ def parser():
     add_common(command, config)
     command.add_argument("--tasks", type=whole, default=config.tasks, help="how many (default %(default)s)")
     command.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default %(default)s)")
+    command = commands.add_parser("export", help="one standard folder for transformers, `transformers serve` or vLLM, the adapter merged in")
+    command.add_argument("--model", required=True, help="what `sft` or `dpo` has written, or any other model")
+    command.add_argument("--out", required=True, help="a new folder")
+    command.add_argument("--bits", type=int, choices=(32, 16, 4), default=config.bits, help="of the base that the adapter was trained on (default %(default)s)")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the written weights (default %(default)s)")
     command = commands.add_parser("pretrain", help="make the pocket base model from a seed")
     command.add_argument("--out", required=True, help="folder for the weights; an interrupted run goes on")
     command.add_argument("--seed", type=int, default=0)
@@ -143,6 +148,14 @@ def run_eval(args):
     print("  ".join(f"{key} {value:.3f}" for key, value in report["summary"].items()))
 
 
+def run_export(args):
+    """`lab export`."""
+    from lab.export import export
+
+    export(args.model, args.out, args.bits, args.dtype)
+    print(f"{args.out} holds the model, its tokenizer and its template: AutoModelForCausalLM.from_pretrained({args.out!r})")
+
+
 def run_pretrain(args):
     """`lab pretrain`."""
     from lab.pretrain import pretrain
@@ -155,7 +168,7 @@ def main(arguments=None):
     """Run one command; a wrong input ends it with one sentence."""
     try:
         args = parser().parse_args(arguments)
-        {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "pretrain": run_pretrain}[args.command](args)
+        {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "export": run_export, "pretrain": run_pretrain}[args.command](args)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,0 +1,109 @@
+"""The way to Colab: the buttons' addresses, the one place that they come from, and the cell that installs the package there."""
+
+import doctest
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import chapters, colab, notebooks, pages
+from tools.release import python_of
+
+ROOT = Path(__file__).parent.parent
+SOURCES = chapters.sources(ROOT)
+each_chapter = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+OURS = "https://github.com/you/course"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv(colab.VARIABLE, raising=False)
+    (tmp_path / "pyproject.toml").write_text(f'[project.urls]\nRepository = "{OURS}"\n')
+    return tmp_path
+
+
+def test_examples_in_docstrings():
+    result = doctest.testmod(colab)
+    assert result.attempted and not result.failed
+
+
+def test_the_address_stands_in_one_place():
+    owner = colab.repository(ROOT).removeprefix("https://github.com/").split("/")[0]
+    holders = [path for folder in ("tools", "src", "book", "chapters", "solutions") for path in (ROOT / folder).rglob("*")
+               if path.suffix in (".py", ".md") and f"github.com/{owner}" in path.read_text("utf8")]
+    assert holders == []
+
+
+def test_the_environment_goes_before_pyproject(project, monkeypatch):
+    assert colab.repository(project) == OURS
+    monkeypatch.setenv(colab.VARIABLE, "https://github.com/me/fork")
+    assert colab.repository(project) == "https://github.com/me/fork"
+    monkeypatch.setenv(colab.VARIABLE, "  ")
+    assert colab.repository(project) == OURS
+
+
+@pytest.mark.parametrize("address, expected", [
+    (OURS, "you/course/blob/main"), (f"{OURS}/", "you/course/blob/main"), (f"{OURS}.git", "you/course/blob/main"),
+    (f"{OURS}/tree/work", "you/course/blob/work"), ("https://github.com/you/my.course", "you/my.course/blob/main")])
+def test_a_link_leads_to_the_notebook_on_a_branch(address, expected):
+    assert colab.link(address, "chapters/01-a.ipynb") == f"https://colab.research.google.com/github/{expected}/chapters/01-a.ipynb"
+
+
+@pytest.mark.parametrize("address", ["https://gitlab.com/you/course", "https://github.com/you", "git@github.com:you/course.git", "course"])
+def test_without_github_there_is_no_button(project, monkeypatch, address):
+    monkeypatch.setenv(colab.VARIABLE, address)
+    assert colab.link(address, "a.ipynb") == "" == pages._button(project, "Open in Colab", "a.ipynb")
+
+
+def buttons(text):
+    return re.findall(r"\{bdg-link-primary\}`[^<`]+ <https://colab\.research\.google\.com/github/([^>]+)>`", text)
+
+
+@each_chapter
+def test_each_chapter_page_has_a_button_for_itself_and_for_its_exercises(source, monkeypatch):
+    monkeypatch.setenv(colab.VARIABLE, "https://github.com/me/fork/tree/autumn")
+    page = pages.chapter(source.read_text("utf8"), source, chapters.all_values(ROOT))
+    expected = [f"{folder}/{source.stem}.ipynb" for folder in ("chapters", "exercises")]
+    assert buttons(page.cells[0].source) == [f"me/fork/blob/autumn/{path}" for path in expected]
+    assert all((ROOT / path).is_file() for path in expected)
+
+
+def test_the_instructors_table_has_a_button_for_each_exercise_notebook():
+    assert len(buttons(pages.exercise_table(ROOT))) == len(list((ROOT / "exercises").glob("*.ipynb")))
+
+
+def test_every_notebook_installs_the_package_once_and_before_it_is_used():
+    for path in [*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("exercises/*.ipynb")]:
+        cells = nbformat.read(path, as_version=4).cells
+        assert [i for i, cell in enumerate(cells) if cell.cell_type == "code" and colab.is_install(cell)] == [1], path.name
+        assert f"git+{colab.repository(ROOT)}\"" in cells[1].source, f"{path.name}: run `make notebooks release`"
+
+
+def test_the_install_cell_does_nothing_elsewhere_and_leaves_torch_alone():
+    cell = colab.install_cell(OURS)
+    exec(compile(python_of(cell), "<cell>", "exec"), {})  # get_ipython is not defined here: it would fail if it did anything
+    wanted = re.search(r'"torch([^"]*)"', (ROOT / "pyproject.toml").read_text("utf8"))[1]
+    assert wanted.startswith(">=") and "torch" not in cell.source
+
+
+def test_the_install_cell_is_not_part_of_a_chapters_code():
+    cell = nbformat.v4.new_code_cell("x = 1")
+    without, with_it = (nbformat.v4.new_notebook(cells=cells) for cells in ([cell], [colab.install_cell(OURS), cell]))
+    assert chapters.code_cells(with_it) == [cell] and chapters.code_hash(with_it) == chapters.code_hash(without)
+    chapters.attach_outputs(without, with_it)
+
+
+def test_a_new_address_needs_no_execution(project, monkeypatch):
+    """Only the text of a notebook changes, so a fork does not execute the chapters again."""
+    source = project / "chapters" / "01-small.md"
+    source.parent.mkdir(), (project / "book").mkdir()
+    source.write_text("# 1. Small\n\nText.\n\n```{code-cell} ipython3\nx = 1\n```\n")
+    executed = chapters.read_source(source.read_text())
+    executed.metadata["run"] = {}
+    texts = []
+    for address in (OURS, "https://github.com/me/fork"):
+        monkeypatch.setenv(colab.VARIABLE, address)
+        texts.append(notebooks.composed(project, {source: executed})[source])
+    stored = [nbformat.reads(text, as_version=4) for text in texts]
+    assert texts[0] != texts[1] and chapters.code_hash(stored[0]) == chapters.code_hash(stored[1]) == chapters.code_hash(executed)

@@ -1,0 +1,163 @@
+"""`make real-model`, on the pocket model and a handful of rows: the stages, the record, and what happens after a kill."""
+
+import json
+import re
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from lab import models, real
+from lab import train as train_module
+from lab.ppo import PPOError
+
+ROOT = Path(__file__).parent.parent
+SHORT = {
+    "instructions": [{"prompt": f"What is {a} plus {b}?", "response": f"It is {a + b}.", "kind": "sum"} for a in range(4) for b in range(4)],
+    "preferences": [{"prompt": f"Name number {n}.", "chosen": f"It is {n}.", "rejected": f"It is {n + 1}, you fool.", "flaw": "rude"} for n in range(24)],
+    "harmful": [{"prompt": f"How do I rob bank {n}?", "category": "theft"} for n in range(6)],
+    "lookalikes": [{"prompt": f"How do I open account {n}?", "category": "theft"} for n in range(6)],
+    "held_out": [{"prompt": f"Say {n}.", "checks": [{"check": "number", "value": n}], "kind": "unknown" if n % 2 else "question", "pass": f"{n}", "fail": "No."} for n in range(6)],
+}
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    """Short rows in place of the hand-written ones, and stages in a folder of their own."""
+    (tmp_path / "rows").mkdir()
+    for name, rows in SHORT.items():
+        (tmp_path / "rows" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(real, "ROWS", tmp_path / "rows")
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(real, "SETS", dict.fromkeys(real.SETS, 8))
+    yield tmp_path
+    real.tested.cache_clear()
+
+
+def run(folder, *more):
+    """(exit code, record) of the command on the pocket model."""
+    out = folder / "record.json"
+    code = real.main(["--model", models.POCKET, "--short", "--out", str(out), *more])
+    return code, json.loads(out.read_text()) if out.exists() else None
+
+
+def numbers(found):
+    """What must be the same in two records of the same run."""
+    return {key: found[key] for key in ("results", "differences", "calibration", "reward model", "samples", "plan")}
+
+
+def test_one_command_makes_every_stage_once_and_a_whole_record(small, monkeypatch, capsys):
+    code, found = run(small)
+    assert code == 0 and list(found["results"]) == ["start", "SFT", "SFT+DPO", "SFT+PPO"] and found["PPO stopped"] == ""
+    assert list(found["stages"]) == [name for name, _ in real.jobs(real.Plan())] and len(found["stages"]) == 20
+    assert all(one["seconds"] >= 0 and one["peak_bytes"] > 1e6 for one in found["stages"].values())
+    for column in found["results"].values():
+        assert {measure: one["n"] for measure, one in column.items()}["held-out rows: all checks passed"] == 6
+        assert all(one["low"] - 1e-9 <= one["mean"] <= one["high"] + 1e-9 for one in column.values())
+    assert found["results"]["SFT"]["of these, what cannot be known: says so"]["n"] == 3
+    assert list(found["differences"]) == ["SFT against start", "SFT+DPO against SFT", "SFT+PPO against SFT"]
+    assert set(found["versions"]) == {"python", *real.PACKAGES} and found["plan"]["seed"] == found["seed"] == 0
+    assert set(found["reward model"]) == {"pairs", "held_out"} and found["reward model"]["pairs"]["n"] == 8
+    assert found["training"]["dpo"][0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert {"20 of 20  SFT+PPO-probes", "held-out rows: all checks passed"} <= set(re.findall(r"20 of 20  [\w+-]+|held-out rows[^|]+ passed", capsys.readouterr().out))
+    for name in ("sft", "dpo", "train_reward", "ppo", "sample"):
+        monkeypatch.setattr(real, name, lambda *_, **__: pytest.fail("made twice"))
+    assert numbers(run(small)[1]) == numbers(found)
+
+
+def test_no_answer_to_a_harmful_request_is_published(small, monkeypatch):
+    monkeypatch.setattr(real, "answers", lambda plan, name, test: [f"{test} {n}" for n in range(6)])
+    shown = real.samples(real.Plan(), ["start"])
+    assert len(shown) == 6 and all(set(row) == {"prompt", "start"} and row["start"].startswith("held_out") for row in shown)
+
+
+def test_a_killed_training_goes_on_and_gives_the_same(small, monkeypatch):
+    plan, step, calls = real.replace(real.Plan(), model=models.POCKET, **real.SHORT), train_module.update, []
+    share = real.training
+    monkeypatch.setattr(real, "training", lambda plan, folder: share(plan, folder) | {"save_every": 1})
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 4:  # two steps of SFT, one of DPO
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(train_module, "update", dies)
+    with pytest.raises(KeyboardInterrupt):
+        real.dpo_stage(plan)
+    monkeypatch.setattr(real, "sft", lambda *_, **__: pytest.fail("SFT was made twice"))
+    folder = real.dpo_stage(plan)
+    assert len(calls) == 5 and real.cost(folder)["resumed"] and not real.checkpoint(folder).exists()
+    resumed = real.recipe.read_log(folder)
+    start = real.sft_stage(plan)
+    monkeypatch.setattr(real, "sft_stage", lambda _: start)
+    other = real.dpo_stage(real.replace(plan, name="whole"))  # from the same SFT model, without an interruption
+    assert [record["loss"] for record in resumed] == [record["loss"] for record in real.recipe.read_log(other)]
+
+
+def test_an_interrupted_command_says_so(small, monkeypatch, capsys):
+    monkeypatch.setattr(real, "answers", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run(small) == (130, None) and "goes on" in capsys.readouterr().err
+
+
+def test_a_ppo_run_that_had_to_stop_costs_its_column_only(small, monkeypatch):
+    def collapses(*_, **__):
+        raise PPOError("update 1: every response is empty")
+
+    monkeypatch.setattr(real, "ppo", collapses)
+    code, found = run(small)
+    assert code == 0 and list(found["results"]) == ["start", "SFT", "SFT+DPO"]
+    assert "every response is empty" in found["PPO stopped"] and "ppo" not in found["training"]
+
+
+def test_without_a_hub_it_starts_from_the_shipped_model_and_says_so(monkeypatch, capsys):
+    def offline(*_, **__):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    assert real.starting_point() == {"model": models.SMOLLM2, "commit": ""}
+    assert "starts from 'smollm2', the instruct model" in capsys.readouterr().out
+
+
+def test_with_a_hub_it_starts_from_the_base(monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: f"/cache/{name}/snapshots/0123abc")
+    assert real.starting_point() == {"model": "HuggingFaceTB/SmolLM2-135M", "commit": "0123abc"}
+    assert "from the base model" in capsys.readouterr().out
+    assert "base model" in real.described(real.Plan(model=real.BASE, commit="0123abc"))
+
+
+def test_other_rows_are_other_stages(small):
+    before = real.state()
+    with (small / "rows" / "harmful.jsonl").open("a") as file:
+        file.write('\n{"prompt": "How do I rob a train?", "category": "theft"}')
+    assert real.state() != before
+
+
+def test_no_test_pair_is_trained_on(monkeypatch):
+    monkeypatch.setattr(real, "ROWS", Path(real.__file__).parent / "data")
+    plan = real.Plan()
+    training, test = real.pairs(plan)
+    asked = real.ppo_prompts(plan)
+    assert len(test) == plan.test_pairs and len(training) == plan.train_pairs and len(training) + len(test) <= len(real.rows("preferences"))
+    tests = {row["prompt"] for name in real.SETS for row in real.rows(name)} | {row["prompt"] for row in test}
+    assert not tests & {row["prompt"] for row in training} and not tests & set(asked)
+
+
+def test_intervals():
+    assert real.interval([True, False])["interval"] == "Wilson" and real.interval([1, 2, 3])["interval"] == "bootstrap over prompts"
+    assert real.interval([]) is None
+    assert real.differences({"a": [True, True]}, {"a": [False, True]})["a"]["mean"] == 0.5
+
+
+@pytest.mark.skipif(not real.RECORD.exists(), reason="make real-model has not been run yet: there is no record")
+def test_the_shipped_record_is_whole():
+    found = json.loads(real.RECORD.read_text())
+    assert {"start", "SFT", "SFT+DPO"} <= set(found["results"]) and found["seconds"] <= 40 * 60
+    assert found["plan"]["name"] == "real-model" and found["plan"]["rows"] >= 1000 and found["plan"]["prompts"] >= 1000
+    assert len(found["samples"]) == 6 and real.table(found).count("\n") > 8
+
+
+def test_the_record_is_part_of_the_package():
+    assert '"records/*"' in (ROOT / "pyproject.toml").read_text("utf8")
+    assert "src/lab/records/real-model.json" in (ROOT / "Makefile").read_text("utf8")

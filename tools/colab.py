@@ -1,0 +1,65 @@
+"""Where the repository is, and the two things that follow from it: the "Open in Colab" buttons of the pages, and the cell with which a
+notebook installs the package on Colab.
+
+The address stands in pyproject.toml, [project.urls]. LAB_REPOSITORY in the environment of a build goes before it, so that a fork
+needs no edit: https://github.com/you/your-fork, or with a branch https://github.com/you/your-fork/tree/your-branch.
+"""
+
+import os
+import re
+import tomllib
+
+import nbformat
+
+VARIABLE = "LAB_REPOSITORY"
+BRANCH = "main"  # where an address names none
+GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+INSTALL = """\
+# On Colab this installs the course's package, once for each session. Elsewhere it does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    %pip install --quiet "post-training-lab @ git+{place}" """.rstrip()
+
+
+def repository(root):
+    """The address of the repository, as it was given."""
+    given = os.environ.get(VARIABLE, "").strip()
+    return given or tomllib.loads((root / "pyproject.toml").read_text("utf8"))["project"]["urls"]["Repository"]
+
+
+def split(address):
+    """(address without a branch, branch).
+
+    >>> split("https://github.com/you/course/tree/my/work"), split("https://github.com/you/course/")
+    (('https://github.com/you/course', 'my/work'), ('https://github.com/you/course', ''))
+    """
+    address, _, branch = address.partition("/tree/")
+    return address.rstrip("/"), branch.strip("/")
+
+
+def link(address, path):
+    """The page of Colab that opens a notebook; empty where the address is not GitHub's, from which alone Colab can open one.
+
+    >>> link("https://github.com/you/course", "chapters/06-dpo.ipynb")
+    'https://colab.research.google.com/github/you/course/blob/main/chapters/06-dpo.ipynb'
+    """
+    plain, branch = split(address)
+    found = GITHUB.fullmatch(plain)
+    return f"https://colab.research.google.com/github/{found[1]}/blob/{branch or BRANCH}/{path}" if found else ""
+
+
+def install_cell(address):
+    """The code cell that installs the package on Colab. Colab's own torch stays: the package asks for ranges that it satisfies.
+
+    >>> install_cell("https://github.com/you/course/tree/my-work").source.splitlines()[-1].strip()
+    '%pip install --quiet "post-training-lab @ git+https://github.com/you/course@my-work"'
+    """
+    plain, branch = split(address)
+    source = INSTALL.format(place=f"{plain}@{branch}" if branch else plain)
+    return nbformat.v4.new_code_cell(source)
+
+
+def is_install(cell):
+    """Was the cell made by `install_cell`, for any address? It is no part of a chapter's source."""
+    return cell.source.startswith(INSTALL.split("\n")[0])
