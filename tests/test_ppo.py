@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import count
 
 import pytest
 import torch
@@ -76,6 +77,49 @@ def test_a_policy_that_runs_away_is_stopped_and_the_last_checkpoint_stays(policy
     with pytest.raises(PPOError, match="nats per response from its reference, more than 1e-09"):
         ppo(policy, copy.deepcopy(policy), tokenizer, PROMPTS, lengths, **FAST | dict(updates=9), max_kl=1e-9, out=tmp_path, save_every=1)
     assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+def letters(asked, texts):
+    """The share of letters in a response: a reward that a random model can learn."""
+    return [sum(c.isascii() and c.isalpha() for c in text) / (len(text) + 1) for text in texts]
+
+
+def run(policy, tokenizer, **how):
+    return ppo(policy, copy.deepcopy(policy), tokenizer, PROMPTS, letters, **FAST | dict(updates=5, max_kl=1e4) | how)
+
+
+def numbers(log):
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in log]
+
+
+@pytest.mark.parametrize("killed_at", range(5))
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_a_run_killed_in_any_update_goes_on_as_if_nothing_had_happened(policy, tokenizer, tmp_path, killed_at, save_every):
+    start = copy.deepcopy(policy)
+    wanted = run(policy, tokenizer)
+    calls, first, second = count(), copy.deepcopy(start), copy.deepcopy(start)
+
+    def dies(asked, texts):
+        if next(calls) == killed_at:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(first, tokenizer, watch=dies, out=tmp_path, save_every=save_every)
+    # The reference is the model as it was, and not the one that is half tuned by now.
+    got = ppo(second, start, tokenizer, PROMPTS, letters, **FAST | dict(updates=5, max_kl=1e4), out=tmp_path, save_every=save_every)
+    assert numbers(got) == numbers(wanted)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), second.parameters()))
+    assert numbers(run(copy.deepcopy(start), tokenizer, out=tmp_path)) == numbers(wanted)  # finished: loaded
+    with pytest.raises(ValueError, match="another beta"):
+        run(copy.deepcopy(start), tokenizer, out=tmp_path, beta=0.5)
+
+
+def test_what_is_watched_is_logged_and_changes_nothing(policy, tokenizer):
+    other = copy.deepcopy(policy)
+    watched = run(policy, tokenizer, watch=lambda asked, texts: {"gold": float(len(texts))})
+    assert [record.pop("gold") for record in watched] == [12.0] * 5
+    assert numbers(watched) == numbers(run(other, tokenizer))
 
 
 def test_empty_responses_stop_the_run(policy, tokenizer, monkeypatch):

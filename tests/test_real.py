@@ -88,7 +88,7 @@ def test_a_killed_training_goes_on_and_gives_the_same(small, monkeypatch):
         real.dpo_stage(plan)
     monkeypatch.setattr(real, "sft", lambda *_, **__: pytest.fail("SFT was made twice"))
     folder = real.dpo_stage(plan)
-    assert len(calls) == 5 and real.cost(folder)["resumed"] and not real.checkpoint(folder).exists()
+    assert len(calls) == 5 and real.cost(folder)["resumed"] and not (folder / train_module.STATE).exists()
     resumed = real.recipe.read_log(folder)
     start = real.sft_stage(plan)
     monkeypatch.setattr(real, "sft_stage", lambda _: start)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lab import ppo as ppo_module
 from lab import recipe, size
+from lab import train as train_module
 from lab.models import ModelError
 from lab.reward import RewardModel, load_reward, rewards, save_reward
 from tools import closure
@@ -62,14 +64,14 @@ def test_the_sources_are_all_that_the_recipe_stands_on():
     assert {name for name in found if not name.startswith("pocket/") or name.endswith(".safetensors")} == set(recipe.SOURCES)
 
 
-def test_an_interrupted_stage_is_made_again(runs):
+def test_an_interrupted_stage_is_not_taken_for_a_whole_one_and_finds_what_it_left(runs):
     def killed(folder):
         (folder / "half").touch()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         recipe.kept(SMALL, 0, "x", killed)
-    folder = recipe.kept(SMALL, 0, "x", lambda folder: (folder / "whole").touch())
+    folder = recipe.kept(SMALL, 0, "x", lambda folder: (folder / "half").rename(folder / "whole"))
     assert [path.name for path in folder.iterdir()] == ["whole"]
 
 
@@ -90,3 +92,35 @@ def test_a_reward_model_survives_saving(runs, tmp_path):
     assert torch.equal(before, after) and before[0] != before[1]
     with pytest.raises(ModelError, match="no reward model"):
         load_reward(runs)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "reward", "ppo"])
+def test_a_killed_stage_goes_on_where_its_training_was(tmp_path, monkeypatch, stage):
+    """Killed in its last step, it takes that step again and no other, and gives the weights of a run that was not killed."""
+    config = dataclasses.replace(SMALL, batch_size=4, ppo_updates=2)
+    make = {"sft": lambda: recipe.sft_model(config, 0), "dpo": lambda: recipe.dpo_policy(config, 0, longer=2),
+            "reward": lambda: recipe.reward_model(config, 0), "ppo": lambda: recipe.ppo_policy(config, 0, beta=0.1)}[stage]
+    module, name = (ppo_module, "improve") if stage == "ppo" else (train_module, "update")
+    one_step, steps, loop = getattr(module, name), [], recipe.loop
+    monkeypatch.setattr(recipe, "loop", lambda *arguments: loop(*arguments) | {"save_every": 1})
+
+    def run(folder, killed_at=None):
+        def step(*arguments, **options):
+            steps.append(folder)
+            if len(steps) == killed_at:
+                raise KeyboardInterrupt
+            return one_step(*arguments, **options)
+
+        monkeypatch.setenv("LAB_RUNS", str(tmp_path / folder))
+        monkeypatch.setattr(module, name, lambda *arguments, **options: one_step(*arguments, **options))
+        recipe.reward_model(config, 0) if stage == "ppo" else stage == "sft" or recipe.preference_pairs(config, 0)
+        monkeypatch.setattr(module, name, step)
+        steps.clear()
+        return weights(make()[0])
+
+    wanted, total = run("whole"), len(steps)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed_at=total)
+    got = run("killed")
+    assert total > 1 and len(steps) == 1 and all(torch.equal(p, got[name]) for name, p in wanted.items())
+    assert not list(tmp_path.rglob(train_module.STATE))  # it is three times the size of what it is for

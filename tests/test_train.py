@@ -85,6 +85,18 @@ def interrupted_after(steps, loss_fn=loss):
     return stopping
 
 
+@pytest.mark.parametrize("killed_at", range(8))
+@pytest.mark.parametrize("save_every", [1, 3])
+def test_a_run_killed_at_any_step_goes_on_as_if_nothing_had_happened(tokenizer, tmp_path, killed_at, save_every):
+    examples, collate = encode_all(ROWS, encode_sft, tokenizer, 128), sft_collator(tokenizer)
+    wanted = train(whole := add_lora(tiny(tokenizer)), examples, collate, loss, **SETTINGS)
+    with pytest.raises(Interrupted):
+        train(add_lora(tiny(tokenizer)), examples, collate, interrupted_after(killed_at), out=tmp_path, save_every=save_every, **SETTINGS)
+    got = train(second := add_lora(tiny(tokenizer)), examples, collate, loss, out=tmp_path, save_every=save_every, **SETTINGS)
+    assert curve(got) == curve(wanted)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters()))
+
+
 @pytest.mark.parametrize("with_lora, dropout", [(False, 0.0), (False, 0.2), (True, 0.0)])
 def test_an_interrupted_run_goes_on_exactly(tokenizer, tmp_path, with_lora, dropout):
     examples, collate = encode_all(ROWS, encode_sft, tokenizer, 128), sft_collator(tokenizer)

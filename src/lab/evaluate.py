@@ -5,7 +5,6 @@ import statistics
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy import stats
 
 from lab import world

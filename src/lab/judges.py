@@ -205,7 +205,7 @@ def length_controlled(verdicts, a, b, scale=None, resamples=200, seed=0):
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, len(z), len(z)) for _ in range(resamples)]
     means = [logistic(fit_logistic(z[d], verdicts[d])[0]) for d in draws]
-    return Interval(at_equal_length(verdicts, a, b, scale), *map(float, np.quantile(means, [0.025, 0.975])))
+    return Interval(logistic(fit_logistic(z, verdicts)[0]), *map(float, np.quantile(means, [0.025, 0.975])))
 
 
 def at_equal_length(verdicts, a, b, scale=None):

@@ -7,12 +7,13 @@ et al. 2016 and 2017 (GAE, clipping), Huang et al. 2024, "The N+ implementation 
 import math
 import random
 import time
+import zlib
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from lab import models
+from lab import models, train
 from lab.data import as_rows, by_length, encode_prompt, sft_collator
 from lab.objectives import IGNORE, gae, kl_estimators, masked_mean, ppo_policy_loss, ppo_value_loss, token_logprobs, whiten
 from lab.sample import sample_ids
@@ -42,8 +43,8 @@ class ActorCritic(nn.Module):
 
 
 def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=1e-3, updates=60, rollouts=64, epochs=2,
-        minibatch=32, clip=0.2, gamma=1.0, lam=0.95, value_weight=0.1, max_new_tokens=48, max_kl=100.0, seed=0, out=None,
-        save_every=10):
+        minibatch=32, clip=0.2, gamma=1.0, lam=0.95, value_weight=0.1, max_new_tokens=48, max_kl=100.0, seed=0, watch=None,
+        out=None, save_every=1):
     """Tune `policy` in place to earn `reward_fn` and stay near `reference`; returns the log, one dict for each update:
     score, kl (k1) and kl_k3, nats per response; length; entropy, nats per token, estimated by -log pi of the samples;
     tokens and seconds so far; policy_loss, value_loss, approxkl and clipfrac of its training passes.
@@ -52,15 +53,21 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
     reward_fn  (prompts, responses) -> one number for each, as a tensor or list.
     beta       price of a nat of KL, charged token by token. 0 charges nothing.
     max_kl     nats per response at which the run is stopped.
-    out        a folder for the adapter, written every `save_every` updates, after the checks, and at the end.
+    watch      (prompts, responses) -> dict of numbers for the log, such as a gold score. The policy never sees them.
+    out        a folder for the adapter and the state of the run, written every `save_every` updates, after the checks, and at
+               the end. Called again with the same `out`, an interrupted run goes on where it was written.
     """
     actor = ActorCritic(policy)
     optimizer = torch.optim.AdamW([{"params": [p for p in policy.parameters() if p.requires_grad], "lr": lr},
                                    {"params": actor.value_head.parameters(), "lr": value_lr}], weight_decay=0.0)
-    draw, log, started = random.Random(seed), [], time.perf_counter()
-    for update in tqdm(range(1, updates + 1), disable=None):
+    settings = dict(beta=beta, lr=lr, value_lr=value_lr, updates=updates, rollouts=rollouts, epochs=epochs, minibatch=minibatch, clip=clip, gamma=gamma,
+                    lam=lam, value_weight=value_weight, max_new_tokens=max_new_tokens, seed=seed, data=zlib.crc32(repr(prompts).encode()))
+    log = train.restore(out, actor, optimizer, settings) if out else []
+    started = time.perf_counter() - (log[-1]["seconds"] if log else 0.0)
+    plan = draws(prompts, updates, rollouts, epochs, seed)
+    for update in tqdm(range(len(log) + 1, updates + 1), initial=len(log), total=updates, disable=None):
         # 1. Sample: the policy answers a batch of prompts.
-        asked = [draw.choice(prompts) for _ in range(rollouts)]
+        asked, orders = plan[update - 1]
         batch, texts = rollout(policy, tokenizer, asked, max_new_tokens, seed=seed * 100_003 + update)
         check_texts(texts, asked, update)
         # 2. Score: one number for a whole response.
@@ -75,20 +82,34 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
         kl = (k1 * mask).sum(1).mean().item()
         check_kl(kl, max_kl, update)
         if out and (update - 1) % save_every == 0:  # here the policy has just been found sound
-            models.save_adapter(policy, out, tokenizer)
+            keep(out, actor, tokenizer, optimizer, settings, log)
         # 4. Credit: how much better than expected was each token?
         advantages = gae(rewards, old_values, mask, gamma, lam)
         returns = advantages + old_values
         advantages = whiten(advantages, mask)
         # 5. Improve: a few passes over the batch, held near the policy that sampled it by the clip.
-        stats = improve(actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), draw,
-                        epochs=epochs, minibatch=minibatch, clip=clip, value_weight=value_weight)
+        stats = improve(actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), orders,
+                        minibatch=minibatch, clip=clip, value_weight=value_weight)
+        watched = watch(asked, texts) if watch else {}
         log.append({"update": update, "score": scores.mean().item(), "kl": kl, "kl_k3": (k3 * mask).sum(1).mean().item(),
                     "length": mask.sum(1).mean().item(), "entropy": masked_mean(-old_logps, mask).item(),
-                    "tokens": int(mask.sum()) + (log[-1]["tokens"] if log else 0), "seconds": time.perf_counter() - started} | stats)
+                    "tokens": int(mask.sum()) + (log[-1]["tokens"] if log else 0), "seconds": time.perf_counter() - started} | stats | watched)
     if out:
-        models.save_adapter(policy, out, tokenizer)
+        keep(out, actor, tokenizer, optimizer, settings, log)
     return log
+
+
+def draws(prompts, updates, rollouts, epochs, seed):
+    """All that a run draws beside its samples: for each update (the prompts it asks, the order of the rollouts in each epoch).
+    Drawn at the start, so that a run which goes on after an interruption draws the same."""
+    draw = random.Random(seed)
+    return [([draw.choice(prompts) for _ in range(rollouts)], [draw.sample(range(rollouts), rollouts) for _ in range(epochs)]) for _ in range(updates)]
+
+
+def keep(out, actor, tokenizer, optimizer, settings, log):
+    """Write the adapter, for use, and the state of the run, for going on."""
+    models.save_adapter(actor.policy, out, tokenizer)
+    train.save(out, actor, optimizer, settings, log)
 
 
 def rollout(policy, tokenizer, asked, max_new_tokens, seed):
@@ -100,13 +121,12 @@ def rollout(policy, tokenizer, asked, max_new_tokens, seed):
     return {key: batch[key].to(policy.device) for key in ("input_ids", "labels")}, texts
 
 
-def improve(actor, optimizer, batch, fixed, draw, *, epochs, minibatch, clip, value_weight):
-    """Several epochs of clipped steps on one batch of rollouts; the means of what the literature logs."""
-    rows, totals, steps = len(batch["labels"]), {}, 0
+def improve(actor, optimizer, batch, fixed, orders, *, minibatch, clip, value_weight):
+    """Clipped steps on one batch of rollouts, an epoch for each of the orders; the means of what the literature logs."""
+    totals, steps = {}, 0
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for _ in range(epochs):
-        order = draw.sample(range(rows), rows)
-        for k in range(0, rows, minibatch):
+    for order in orders:
+        for k in range(0, len(order), minibatch):
             part = torch.tensor(order[k : k + minibatch], device=batch["labels"].device)
             old_logps, old_values, advantages, returns, mask = (tensor[part] for tensor in fixed)
             logps, values, _ = by_parts(actor, {key: value[part] for key, value in batch.items()}, width=mask.shape[1])

@@ -1,8 +1,8 @@
 """The whole recipe on a real language model with the hand-written sets: `make real-model`, or `python -m lab.real`.
 
 4-bit LoRA SFT, then DPO, a reward model and a short PPO run, all on SmolLM2-135M, and the same tests for each model on the way.
-Every stage is kept in the folder `runs` (or LAB_RUNS), so a run that was killed goes on: SFT, DPO and the reward model at their last
-checkpoint, any other stage at its beginning. At the end stands one JSON record.
+Every stage is kept in the folder `runs` (or LAB_RUNS), so a run that was killed goes on: a training at its last checkpoint, any other
+stage at its beginning. At the end stands one JSON record.
 
 It is a module of the package and not one of `tools`, so that a chapter can show its functions and a Colab session has it.
 """
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -27,7 +26,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from lab import calibration, evaluate, hub, models, recipe
+from lab import calibration, evaluate, hub, models, recipe, train
 from lab.constraints import refuses, satisfied
 from lab.data import DataError, as_rows, encode_prompt
 from lab.dpo import dpo
@@ -148,25 +147,18 @@ def stage(plan, name, make):
     Of a training that was killed and went on, the seconds are those of its steps; the second start is not counted twice."""
 
     def measured(folder):
-        resumed, started = checkpoint(folder).exists(), time.perf_counter()
+        resumed, started = (folder / train.STATE).exists(), time.perf_counter()
         forget_peak()
         make(folder)
         seconds = recipe.read_log(folder)[-1]["seconds"] if resumed else time.perf_counter() - started
         (folder / "cost.json").write_text(json.dumps({"seconds": round(seconds, 1), "peak_bytes": peak_bytes(), "resumed": resumed}))
 
-    folder = recipe.kept(plan, plan.seed, name, measured)
-    shutil.rmtree(checkpoint(folder), ignore_errors=True)
-    return folder
-
-
-def checkpoint(folder):
-    """Where a training keeps its state until its stage is done: beside the stage's folder, which a killed run loses."""
-    return folder.with_name(folder.name.removesuffix(".partial") + ".training")
+    return recipe.kept(plan, plan.seed, name, measured)
 
 
 def training(plan, folder):
     """What all trainings share."""
-    return {"batch_size": plan.batch_size, "seed": plan.seed, "out": checkpoint(folder), "save_every": 10}
+    return {"batch_size": plan.batch_size, "seed": plan.seed, "out": folder, "save_every": 10}
 
 
 def trained(plan, name):
@@ -227,7 +219,8 @@ def ppo_stage(plan):
         (policy, tokenizer), reference = trained(plan, "sft"), trained(plan, "sft")[0]
         learnt = load_reward(reward_stage(plan), plan.bits)
         log = ppo(policy, reference, tokenizer, ppo_prompts(plan), lambda x, y: rewards(learnt, tokenizer, x, y), beta=plan.beta, lr=plan.ppo_lr,
-                  updates=plan.ppo_updates, rollouts=plan.ppo_rollouts, minibatch=max(1, plan.ppo_rollouts // 2), max_new_tokens=plan.ppo_tokens, seed=plan.seed)
+                  updates=plan.ppo_updates, rollouts=plan.ppo_rollouts, minibatch=max(1, plan.ppo_rollouts // 2), max_new_tokens=plan.ppo_tokens,
+                  seed=plan.seed, out=folder)
         keep(policy, tokenizer, folder, log)
 
     return stage(plan, "ppo", make)

@@ -9,14 +9,13 @@ under the same name go unnoticed.) Delete `runs` to start afresh.
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
 
-from lab import models, world
+from lab import models, train, world
 from lab.dpo import dpo
 from lab.judge import judge
 from lab.ppo import ppo
@@ -38,7 +37,8 @@ def sft_model(config, seed):
     def make(folder):
         model, tokenizer = models.load(config.model, bits=config.bits)
         model = models.add_lora(model, r=config.lora_r, alpha=config.lora_alpha, seed=seed)
-        sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed, **loop(config))
+        sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed,
+            **loop(config, folder))
         models.save_adapter(model, folder, tokenizer)
 
     return models.load(kept(config, seed, "sft", make), bits=config.bits)
@@ -71,7 +71,7 @@ def reward_model(config, seed):
         model, tokenizer = sft_model(config, seed)
         fitted = RewardModel(model)
         log = train_reward(fitted, tokenizer, preference_pairs(config, seed), lr=config.reward_lr, epochs=config.reward_epochs,
-                           batch_size=config.batch_size, seed=seed, **loop(config))
+                           batch_size=config.batch_size, seed=seed, **loop(config, folder))
         save_reward(fitted, folder, tokenizer)
         write_log(folder, log)
 
@@ -83,19 +83,20 @@ def dpo_policy(config, seed, faster=1, longer=1):
     """Stage 4, one way: (policy, log) of DPO on the pairs. faster, longer: multiples of the size's learning rate and epochs."""
 
     def make(folder):
-        policy, log = dpo_on(preference_pairs(config, seed), config, seed, faster, longer)
-        models.save_adapter(policy, folder, sft_model(config, seed)[1])
+        policy, tokenizer, log = dpo_on(preference_pairs(config, seed), config, seed, faster, longer, folder)
+        models.save_adapter(policy, folder, tokenizer)
         write_log(folder, log)
 
     folder = kept(config, seed, f"dpo-{faster:g}-{longer:g}", make)
     return models.load(folder, bits=config.bits)[0], read_log(folder)
 
 
-def dpo_on(pairs, config, seed, faster=1, longer=1):
-    """(policy, log): the SFT model of a seed after DPO on any pairs. Nothing of it is kept."""
+def dpo_on(pairs, config, seed, faster=1, longer=1, folder=None):
+    """(policy, tokenizer, log): the SFT model of a seed after DPO on any pairs. folder: where an interrupted run goes on."""
     policy, tokenizer = sft_model(config, seed)
-    return policy, dpo(policy, tokenizer, pairs, beta=config.beta, lr=faster * config.dpo_lr, epochs=longer * config.dpo_epochs,
-                       batch_size=config.batch_size, seed=seed, **loop(config))
+    log = dpo(policy, tokenizer, pairs, beta=config.beta, lr=faster * config.dpo_lr, epochs=longer * config.dpo_epochs,
+              batch_size=config.batch_size, seed=seed, **loop(config, folder))
+    return policy, tokenizer, log
 
 
 def ppo_policy(config, seed, beta):
@@ -106,28 +107,25 @@ def ppo_policy(config, seed, beta):
 
     def make(folder):
         policy, tokenizer = sft_model(config, seed)
-        learnt, tasks, gold = reward_model(config, seed)[0], {task.prompt: task for task in training_tasks(config, seed)}, []
-
-        def pay(prompts, texts):
-            gold.append(sum(judge(tasks[x], y).score for x, y in zip(prompts, texts)) / len(texts))
-            return rewards(learnt, tokenizer, prompts, texts)
-
-        log = ppo(policy, sft_model(config, seed)[0], tokenizer, list(tasks), pay, beta=beta, lr=config.ppo_lr, updates=config.ppo_updates, seed=seed)
-        models.save_adapter(policy, folder, tokenizer)
-        write_log(folder, [record | {"gold": score} for record, score in zip(log, gold, strict=True)])
+        learnt, tasks = reward_model(config, seed)[0], {task.prompt: task for task in training_tasks(config, seed)}
+        gold = lambda prompts, texts: {"gold": sum(judge(tasks[x], y).score for x, y in zip(prompts, texts)) / len(texts)}
+        log = ppo(policy, sft_model(config, seed)[0], tokenizer, list(tasks), lambda x, y: rewards(learnt, tokenizer, x, y), beta=beta,
+                  lr=config.ppo_lr, updates=config.ppo_updates, seed=seed, watch=gold, out=folder)
+        write_log(folder, log)
 
     folder = kept(config, seed, f"ppo-{beta:g}", make)
     return models.load(folder, bits=config.bits)[0], read_log(folder)
 
 
-def loop(config):
-    """What a size says about the training loop."""
-    return {"accumulation": config.accumulation, "precision": config.precision}
+def loop(config, folder=None):
+    """What a size says about the training loop, which keeps its state in the folder of its stage until that is done."""
+    return {"accumulation": config.accumulation, "precision": config.precision, "out": folder, "save_every": 10}
 
 
 def kept(config, seed, stage, make):
     """The folder of a stage. If it is not there, `make(folder)` fills it; a run that is killed leaves no half of one.
 
+    Until it is whole it has another name. What a killed run has left there is given to `make` again, so that a training goes on.
     Two programs that want one stage at the same time: one makes it, the other waits.
     """
     folder = Path(os.environ.get("LAB_RUNS") or "runs") / config.name / state(config) / f"seed-{seed}" / stage
@@ -135,9 +133,9 @@ def kept(config, seed, stage, make):
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             partial = folder.with_name(stage + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            partial.mkdir(exist_ok=True)
             make(partial)
+            (partial / train.STATE).unlink(missing_ok=True)  # three times the size of what it is for
             partial.rename(folder)
     return folder
 

@@ -16,7 +16,7 @@ class Size:
     ppo_updates  each of 64 sampled responses and two passes over them
     dpo_prompts  prompts whose sampled responses make the preference pairs
     seeds        how many times an experiment is repeated
-    precision    what the forward pass computes in while training: "no" is float32, "fp16" suits any GPU, a T4 too
+    precision    what the forward pass computes in while training: "no" is float32, "half" 16 bits of the kind that the GPU has
     """
 
     name: str
@@ -47,7 +47,7 @@ SIZES = {
     "pocket": Size("pocket", "pocket"),
     "smollm2": Size("smollm2", "smollm2", batch_size=8, sft_rows=64, sft_lr=5e-4, sft_epochs=2, dpo_prompts=32,
                     dpo_lr=1e-4, reward_lr=3e-4, ppo_lr=1e-4, ppo_updates=4, tasks=32, seeds=1),
-    "gpu": Size("gpu", "HuggingFaceTB/SmolLM2-1.7B", batch_size=16, accumulation=4, precision="fp16", sft_rows=2000,
+    "gpu": Size("gpu", "HuggingFaceTB/SmolLM2-1.7B", batch_size=16, accumulation=4, precision="half", sft_rows=2000,
                 sft_lr=2e-4, sft_epochs=1, dpo_prompts=500, dpo_lr=5e-5, reward_lr=1e-4, ppo_lr=2e-5, tasks=200, seeds=1, lora_r=16, lora_alpha=32),
 }
 

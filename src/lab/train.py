@@ -15,10 +15,13 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors import safe_open
 from tqdm import tqdm
+
+from lab import models
 
 
 def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, seed=0, accumulation=1, warmup=0.1, decay=1.0,
@@ -31,7 +34,7 @@ def train(model, examples, collate, loss_fn, *, lr, epochs=1.0, batch_size=8, se
     loss_fn    (model, batch) -> dict of scalar tensors; "loss" is minimised, the rest is logged.
     lr         the peak: reached by a linear rise over the share `warmup` of the steps, left by a linear fall to 0 over the last
                share `decay`.
-    precision  "no", "bf16" or "fp16": what the forward pass computes in.
+    precision  "no", "bf16" or "fp16": what the forward pass computes in. "half" is bf16, or fp16 on a GPU without it (a T4).
     out        a folder: the run is saved there every `save_every` steps. Called again with the same `out`, an
                interrupted run goes on exactly where it was, and a finished run is loaded instead of repeated.
 
@@ -189,11 +192,17 @@ def adamw(model, lr, betas, weight_decay):
 
 
 def new_accelerator(precision):
-    """The Accelerator of one training, in its precision."""
+    """The Accelerator of one training, in its precision. ValueError where a launcher wants to cut the weights into parts."""
+    if precision == "half":
+        precision = "fp16" if models.half(PartialState().device) == torch.float16 else "bf16"
     # accelerate keeps one precision per process; a notebook that compares precisions needs a fresh state.
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision)
+    accelerator = Accelerator(mixed_precision=precision)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(f"{accelerator.distributed_type.value} cuts weights into parts, and this loop keeps them whole on each device: "
+                         "launch it with configs/data-parallel.yaml, or use TRL's trainers (chapter 11)")
+    return accelerator
 
 
 def release(accelerator, wrapped, model):
@@ -224,6 +233,7 @@ def data_checksum(examples, collate):
 
 # A checkpoint is one safetensors file: the trainable weights, AdamW's state for each and the random state, with the
 # log and the settings in its header. accelerate's save_state would also write the frozen base, and it pickles.
+STATE = "training.safetensors"
 
 
 def save(out, model, optimizer, settings, log):
@@ -235,12 +245,12 @@ def save(out, model, optimizer, settings, log):
     partial = Path(out) / "training.partial"
     header = {"settings": json.dumps(settings), "log": json.dumps(log)}
     safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, partial, header)
-    os.replace(partial, Path(out) / "training.safetensors")  # one step: a killed run leaves the last one whole
+    os.replace(partial, Path(out) / STATE)  # one step: a killed run leaves the last one whole
 
 
 def restore(out, model, optimizer, settings):
     """Put the saved state back into model and optimiser; the log so far, or [] if `out` holds no run."""
-    path = Path(out) / "training.safetensors"
+    path = Path(out) / STATE
     if not path.exists():
         return []
     with safe_open(path, "pt") as file:
