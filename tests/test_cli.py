@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import PAIR_ROWS, ROWS
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lab import train as train_module
 from lab.__main__ import main
@@ -46,6 +47,19 @@ def test_dpo_goes_on_from_an_adapter_folder(files, tmp_path):
     before, after = load_file(first / "adapter_model.safetensors"), load_file(tmp_path / "second" / "adapter_model.safetensors")
     assert before.keys() == after.keys() and any((before[key] != after[key]).any() for key in before)
     assert log_of(tmp_path / "second")[0]["loss"] == pytest.approx(0.693147, abs=1e-4)  # the reference is the SFT model
+
+
+def test_reward_and_ppo_follow_each_other(files, tmp_path, folder, capsys):
+    pairs, out = files["dpo"][2], lambda name: ["--out", str(tmp_path / name), "--bits", "32"]
+    assert main(["reward", "--model", folder, "--data", pairs, *out("reward"), "--batch-size", "8"]) == 0
+    assert (tmp_path / "reward" / "head.safetensors").exists() and log_of(tmp_path / "reward")[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    ppo = ["ppo", "--model", folder, "--data", pairs, "--reward", str(tmp_path / "reward"), *out("ppo"), "--updates", "2", "--rollouts", "8", "--max-new-tokens", "4", "--lr", "1e-4"]
+    assert main(ppo) == 0 and len(log_of(tmp_path / "ppo")) == 2 and log_of(tmp_path / "ppo")[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert "2 updates" in capsys.readouterr().out and isinstance(load(tmp_path / "ppo")[0], PeftModel)
+    head = load_file(tmp_path / "reward" / "head.safetensors")
+    save_file({key: torch.zeros_like(value) for key, value in head.items()}, tmp_path / "reward" / "head.safetensors")
+    assert main([*ppo, "--out", str(tmp_path / "none")]) == 2 and "earn the same reward" in capsys.readouterr().err
+    assert main([*ppo, "--reward", folder]) == 2 and "holds no reward model" in capsys.readouterr().err
 
 
 def test_a_finished_command_is_not_silently_repeated(files, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The command line: python -m lab sft|dpo|eval|export|pretrain. On several devices: accelerate launch -m lab sft ...
+"""The command line: python -m lab sft|reward|dpo|ppo|eval|export|pretrain. On several devices: accelerate launch -m lab sft ...
 
 Bad input ends the command before any training, with one sentence and exit code 2.
 """
@@ -16,10 +16,14 @@ def parser():
     """The command line: one command for each stage."""
     config = size.current()
     top = argparse.ArgumentParser(prog="python -m lab", description=f"One stage of post-training, at size {config.name!r} (LAB_SIZE).")
-    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,dpo,eval,export,pretrain}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,reward,dpo,ppo,eval,export,pretrain}")
     command = commands.add_parser("sft", help="instruction tuning")
     add_training(command, config.sft_lr, config.sft_epochs, config)
     command.add_argument("--packing", action="store_true", help="fill windows with several conversations each")
+    command = commands.add_parser("reward", help="a reward model from preferences")
+    add_training(command, config.reward_lr, config.reward_epochs, config)
+    command = commands.add_parser("ppo", help="RLHF with a reward model, on one device")
+    add_ppo(command, config)
     command = commands.add_parser("dpo", help="preference tuning")
     add_training(command, config.dpo_lr, config.dpo_epochs, config)
     command.add_argument("--beta", type=positive, default=config.beta, help="weight of the KL term (default %(default)s)")
@@ -49,16 +53,37 @@ def add_common(command, config):
 def add_training(command, lr, epochs, config):
     """What every training takes."""
     add_common(command, config)
-    command.add_argument("--data", required=True, help=".jsonl, .json, .csv or .parquet file, or a Hub data set, owner/name or owner/name:split")
+    add_data(command)
     command.add_argument("--lr", type=positive, default=lr, help="peak learning rate (default %(default)s)")
     command.add_argument("--epochs", type=positive, default=epochs, help="(default %(default)s)")
     command.add_argument("--batch-size", type=whole, default=config.batch_size, help="examples per step, over all devices (default %(default)s)")
     command.add_argument("--accumulation", type=whole, default=config.accumulation, help="parts that a batch is computed in (default %(default)s)")
-    command.add_argument("--precision", choices=("no", "bf16", "fp16"), default=config.precision, help="(default %(default)s)")
-    command.add_argument("--lora-r", type=whole, default=config.lora_r, help="rank of a new adapter (default %(default)s)")
-    command.add_argument("--lora-alpha", type=positive, default=config.lora_alpha, help="(default %(default)s)")
+    command.add_argument("--precision", choices=("no", "half", "bf16", "fp16"), default=config.precision, help="(default %(default)s)")
+    add_adapter(command, config)
     command.add_argument("--max-length", type=whole, help="longest conversation in tokens (default: the model's context)")
     command.add_argument("--drop", action="store_true", help="leave out rows that cannot be used, with a count, instead of stopping")
+
+
+def add_ppo(command, config):
+    """What PPO takes."""
+    add_common(command, config)
+    add_data(command)
+    command.add_argument("--reward", required=True, help="folder of a reward model, as `reward` writes it")
+    command.add_argument("--lr", type=positive, default=config.ppo_lr, help="(default %(default)s)")
+    command.add_argument("--beta", type=positive, default=config.beta, help="price of a nat of KL (default %(default)s)")
+    command.add_argument("--updates", type=whole, default=config.ppo_updates, help="each of --rollouts responses (default %(default)s)")
+    command.add_argument("--rollouts", type=whole, default=64, help="(default %(default)s)")
+    command.add_argument("--max-new-tokens", type=whole, default=48, help="longest response (default %(default)s)")
+    add_adapter(command, config)
+
+
+def add_data(command):
+    command.add_argument("--data", required=True, help=".jsonl, .json, .csv or .parquet file, or a Hub data set, owner/name or owner/name:split")
+
+
+def add_adapter(command, config):
+    command.add_argument("--lora-r", type=whole, default=config.lora_r, help="rank of a new adapter (default %(default)s)")
+    command.add_argument("--lora-alpha", type=positive, default=config.lora_alpha, help="(default %(default)s)")
 
 
 def positive(text):
@@ -95,28 +120,70 @@ def run_dpo(args):
     train_adapter(args, dpo, beta=args.beta)
 
 
-def train_adapter(args, stage, **options):
-    """Train a new adapter, or go on with the one that --model names, and save it in --out in PEFT's format."""
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-    from peft import PeftModel
+def run_reward(args):
+    """`lab reward`."""
+    from lab.data import PAIRS, read
+    from lab.reward import RewardModel, save_reward, train_reward
 
-    from lab.models import add_lora, load, save_adapter
+    read(args.data, PAIRS)
+    train_adapter(args, train_reward, RewardModel, save_reward)
 
-    writable(args.out)
-    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # first, so that CPU processes find each other too
-    model, tokenizer = load(args.model, args.bits)
-    if not isinstance(model, PeftModel):
-        model = add_lora(model, args.lora_r, args.lora_alpha, args.seed)
+
+def train_adapter(args, stage, wrap=None, save=None, **options):
+    """Train a new adapter, or go on with the one that --model names, and save it in --out in PEFT's format.
+    wrap, save: for a stage that trains more than the model it is given."""
+    from lab.models import save_adapter
+
+    process, model, tokenizer = start(args)
+    model = wrap(model) if wrap else model
     log = stage(model, tokenizer, args.data, lr=args.lr, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
                 accumulation=args.accumulation, precision=args.precision, max_length=args.max_length, drop=args.drop,
                 out=args.out, **options)
     if process.is_main_process:
-        save_adapter(model, args.out, tokenizer)
-        (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
+        (save or save_adapter)(model, args.out, tokenizer)
+        write_log(args, log)
         many = "es" * (process.num_processes > 1)
         print(f"{args.command}: {len(log)} steps on {process.num_processes} process{many}, loss {log[0]['loss']:.3f} -> "
               f"{log[-1]['loss']:.3f}; the adapter is in {args.out}")
+
+
+def start(args):
+    """(process, model with an adapter, tokenizer), after a look at --out."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+    from peft import PeftModel
+
+    from lab.models import add_lora, load
+
+    writable(args.out)
+    process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # first, so that CPU processes find each other too
+    model, tokenizer = load(args.model, args.bits)
+    return process, model if isinstance(model, PeftModel) else add_lora(model, args.lora_r, args.lora_alpha, args.seed), tokenizer
+
+
+def write_log(args, log):
+    (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
+
+
+def run_ppo(args):
+    """`lab ppo`: the reference is the model as --model gives it."""
+    from lab.data import PROMPTS, read
+    from lab.models import load
+    from lab.ppo import PPOError, ppo
+    from lab.reward import load_reward, rewards
+
+    rows, learnt = read(args.data, PROMPTS), load_reward(args.reward, args.bits)
+    process, policy, tokenizer = start(args)
+    if process.num_processes > 1:
+        raise ValueError("ppo runs on one device: start it without `accelerate launch` (chapter 11 says what more would take)")
+    try:
+        log = ppo(policy, load(args.model, args.bits)[0], tokenizer, [row["prompt"] for row in rows], lambda x, y: rewards(learnt, tokenizer, x, y),
+                  beta=args.beta, lr=args.lr, updates=args.updates, rollouts=args.rollouts, minibatch=max(1, args.rollouts // 2),
+                  max_new_tokens=args.max_new_tokens, seed=args.seed, out=args.out)
+    except PPOError as error:
+        raise ValueError(str(error)) from error
+    write_log(args, log)
+    print(f"ppo: {len(log)} updates, reward {log[0]['score']:.3f} -> {log[-1]['score']:.3f}, {log[-1]['kl']:.2f} nats from the start; the adapter is in {args.out}")
 
 
 def writable(folder):
@@ -168,7 +235,7 @@ def main(arguments=None):
     """Run one command; a wrong input ends it with one sentence."""
     try:
         args = parser().parse_args(arguments)
-        {"sft": run_sft, "dpo": run_dpo, "eval": run_eval, "export": run_export, "pretrain": run_pretrain}[args.command](args)
+        globals()[f"run_{args.command}"](args)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -39,9 +39,9 @@ def hidden_states(model, input_ids):
     return model(input_ids=input_ids, logits_to_keep=1, output_hidden_states=True, use_cache=False).hidden_states[-1]
 
 
-def train_reward(reward_model, tokenizer, pairs, *, lr, epochs=1, batch_size=32, seed=0, drop=False, **loop):
+def train_reward(reward_model, tokenizer, pairs, *, lr, epochs=1, batch_size=32, seed=0, max_length=None, drop=False, **loop):
     """Fit r_phi in place to preference rows (see lab.data), and return the log, with the accuracy and margin of each step."""
-    length = reward_model.config.max_position_embeddings
+    length = max_length or reward_model.config.max_position_embeddings
     examples = encode_all(read(pairs, PAIRS), encode_pair, tokenizer, length, name_of(pairs), drop)
     return train(reward_model, examples, pair_collator(tokenizer), loss, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed, **loop)
 

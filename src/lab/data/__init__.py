@@ -14,6 +14,7 @@ from lab.objectives import IGNORE
 
 SFT = ("prompt", "response")
 PAIRS = ("prompt", "chosen", "rejected")
+PROMPTS = ("prompt",)
 ROLES = ("system", "user", "assistant", "tool")
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -29,7 +30,7 @@ def read(source, columns):
     """Rows from a list of dicts, a .jsonl, .json, .csv or .parquet file, or a data set on the Hub; all checked.
 
     source   for the Hub "owner/name", or with a split "owner/name:train[:1000]" as `datasets` writes it.
-    columns  SFT or PAIRS.
+    columns  SFT, PAIRS or PROMPTS.
     """
     rows, name = source if isinstance(source, (list, tuple)) else load(str(source)), name_of(source)
     if not rows:
