@@ -1,4 +1,4 @@
-"""The command line: python -m lab sft|reward|dpo|ppo|eval|export|pretrain. On several devices: accelerate launch -m lab sft ...
+"""The command line: python -m lab sft|reward|dpo|ppo|eval|card|export|pretrain. On several devices: accelerate launch -m lab sft ...
 
 Bad input ends the command before any training, with one sentence and exit code 2.
 """
@@ -16,7 +16,7 @@ def parser():
     """The command line: one command for each stage."""
     config = size.current()
     top = argparse.ArgumentParser(prog="python -m lab", description=f"One stage of post-training, at size {config.name!r} (LAB_SIZE).")
-    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,reward,dpo,ppo,eval,export,pretrain}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{sft,reward,dpo,ppo,eval,card,export,pretrain}")
     command = commands.add_parser("sft", help="instruction tuning")
     add_training(command, config.sft_lr, config.sft_epochs, config)
     command.add_argument("--packing", action="store_true", help="fill windows with several conversations each")
@@ -31,6 +31,8 @@ def parser():
     add_common(command, config)
     command.add_argument("--tasks", type=whole, default=config.tasks, help="how many (default %(default)s)")
     command.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default %(default)s)")
+    command = commands.add_parser("card", help="the whole pipeline in one run: a page of what each stage brought, and the best model as a folder")
+    command.add_argument("--out", required=True, help="a new folder for index.html, record.json and model")
     command = commands.add_parser("export", help="one standard folder for transformers, `transformers serve` or vLLM, the adapter merged in")
     command.add_argument("--model", required=True, help="what `sft` or `dpo` has written, or any other model")
     command.add_argument("--out", required=True, help="a new folder")
@@ -221,6 +223,27 @@ def run_export(args):
 
     export(args.model, args.out, args.bits, args.dtype)
     print(f"{args.out} holds the model, its tokenizer and its template: AutoModelForCausalLM.from_pretrained({args.out!r})")
+
+
+def run_card(args):
+    """`lab card`: an interrupted run goes on with the same command."""
+    from lab import card, models, real, recipe
+    from lab.export import export
+
+    writable(args.out)
+    config, out = size.current(), Path(args.out)
+    if config.name == "pocket":
+        found = card.pocket(config)
+        folder = recipe.place(config, 0, {"SFT": "sft", "SFT+DPO": "dpo-1-1", "SFT+PPO": f"ppo-{config.beta:g}"}[found["best"]])
+    else:
+        plan = real.plan_of(config)
+        found = real.finished(plan)
+        folder = real.trained_folder(plan, found["best"])
+    (out / "record.json").write_text(json.dumps(found, indent=1))
+    (out / "index.html").write_text(card.page(found), "utf8")
+    if not (out / "model").exists():
+        export(folder, out / "model", config.bits)
+    print(f"{card.table(found)}\n\nThe page is {out / 'index.html'}; the best model, {found['best']}, is in {out / 'model'}")
 
 
 def run_pretrain(args):

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lab import data, hub
-from lab.data import PAIRS, SFT, DataError
-
-PROMPTS = ("prompt",)  # a set that only asks: for an evaluation
+from lab.data import PAIRS, PROMPTS, SFT, DataError
 
 SAME = {role: role for role in data.ROLES}
 SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "system": "system"}

@@ -26,8 +26,8 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from lab import calibration, evaluate, hub, models, recipe, train
-from lab.constraints import refuses, satisfied
+from lab import calibration, card, evaluate, hub, models, public, rag, recipe, size, train
+from lab.constraints import abstains, contains_any, refuses, satisfied
 from lab.data import DataError, as_rows, encode_prompt
 from lab.dpo import dpo
 from lab.ppo import PPOError, ppo
@@ -38,7 +38,8 @@ from lab.sft import sft
 BASE = models.SMOLLM2_FAMILY + "135M"
 ROWS = Path(__file__).parent / "data"
 RECORD = Path(__file__).parent / "records" / "real-model.json"
-SETS = {"held_out": 48, "harmful": 24, "lookalikes": 24}  # the test sets, and how many new tokens a response to them may have
+SETS = {"held_out": 48, "harmful": 24, "lookalikes": 24, "passages": 32}  # the test sets, and how many new tokens a response to them may have
+ASK = "Answer from the numbered sentences alone, in one short sentence, and give the number of the one that you used, as in [1]. If they do not say it, say so."
 UNKNOWABLE = ("silent", "unknown")  # the kinds of held-out row whose right answer says that it cannot be known
 OLDER = {"SFT": "start", "SFT+DPO": "SFT", "SFT+PPO": "SFT"}  # what each model is compared with
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers")
@@ -49,10 +50,13 @@ class Plan:
     """How much of everything, so that the whole stays under 40 minutes on two cores even at 80 tokens a second in 4-bit training.
 
     rows        of each training set, and prompts of each test set, at most
+    public      train on rows of the public sets of PUBLIC, from the Hub, instead of the hand-written ones; the tests stay
+    max_length  tokens of a public row, at most; longer ones are left out
     train_pairs of the preference set, for DPO and the reward model
     test_pairs  the last pairs of the set, on which the reward model is tested; nothing is trained on them
     draws       responses to each of `varied` prompts, sampled at temperature 1
-    state       a hash of the rows and of this program: other rows, other folders
+    best_of     responses to each of the first `asked` held-out prompts, of which the reward model picks one
+    state       a hash of the rows and of this program: other rows, other folders (`plan_of` fills it in)
     """
 
     name: str = "real-model"
@@ -62,6 +66,10 @@ class Plan:
     lora_r: int = 8
     lora_alpha: int = 16
     batch_size: int = 8
+    accumulation: int = 1
+    precision: str = "no"
+    public: bool = False
+    max_length: int = 768
     rows: int = 1000
     prompts: int = 1000
     train_pairs: int = 160
@@ -79,11 +87,14 @@ class Plan:
     ppo_tokens: int = 32
     varied: int = 12
     draws: int = 4
+    best_of: int = 4
+    asked: int = 40
     seed: int = 0
     state: str = ""
 
 
-SHORT = dict(name="real-model-short", rows=16, prompts=6, test_pairs=8, ppo_updates=1, ppo_rollouts=8, varied=2, draws=2)
+SHORT = dict(name="real-model-short", rows=16, prompts=6, test_pairs=8, ppo_updates=1, ppo_rollouts=8, varied=2, draws=2, best_of=2, asked=4)
+PUBLIC = {"instructions": "oasst2", "preferences": "ultrafeedback"}  # names in lab.public, with licences that allow any use
 
 
 # Where to start
@@ -121,21 +132,38 @@ def rows(name):
     return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text("utf8").splitlines()]
 
 
+def training_rows(plan, name, n):
+    """Up to n rows of the instructions or the preferences that a plan trains on."""
+    return public.load(PUBLIC[name], n, drop=True) if plan.public else rows(name)[:n]
+
+
 def pairs(plan):
-    """(training pairs, test pairs)."""
+    """(training pairs, test pairs): the last ones are for testing."""
+    if plan.public:
+        every = training_rows(plan, "preferences", plan.train_pairs + plan.test_pairs)
+        return every[: -plan.test_pairs], every[-plan.test_pairs :]
     every = rows("preferences")
     return every[: -plan.test_pairs][: min(plan.rows, plan.train_pairs)], every[-plan.test_pairs :]
 
 
 def ppo_prompts(plan):
-    """What PPO asks: the training prompts of both sets."""
-    return [row["prompt"] for row in rows("instructions")[: plan.rows] + pairs(plan)[0]]
+    """What PPO asks: the training prompts of both sets, without very long ones, which leave little room for an answer."""
+    every = training_rows(plan, "instructions", plan.rows) + pairs(plan)[0]
+    return [row["prompt"] for row in every if "prompt" in row and len(str(row["prompt"])) < 1000]
+
+
+def questions(plan, test):
+    """The prompts of a test set. One of passages asks for what its sentences say, then for what they do not."""
+    found = rows(test)[: plan.prompts]
+    if test != "passages":
+        return [row["prompt"] for row in found]
+    return [rag.prompt(row["passage"], row[kind], ASK) for row in found for kind in ("question", "missing")]
 
 
 def state():
     """A short hash of the rows, and of what measures that `recipe.state` does not cover."""
     package = Path(__file__).parent
-    paths = [*sorted(ROWS.glob("*.jsonl")), *(package / name for name in ("real.py", "constraints.py", "evaluate.py", "calibration.py"))]
+    paths = [*sorted(ROWS.glob("*.jsonl")), *(package / name for name in ("real.py", "constraints.py", "evaluate.py", "calibration.py", "rag.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
@@ -158,13 +186,18 @@ def stage(plan, name, make):
 
 def training(plan, folder):
     """What all trainings share."""
-    return {"batch_size": plan.batch_size, "seed": plan.seed, "out": folder, "save_every": 10}
+    return {"batch_size": plan.batch_size, "accumulation": plan.accumulation, "precision": plan.precision, "seed": plan.seed, "out": folder,
+            "save_every": 10} | ({"max_length": plan.max_length, "drop": True} if plan.public else {})
 
 
 def trained(plan, name):
-    """(model, tokenizer) that a stage, "sft" or "dpo" or "ppo", has made."""
-    folder = {"sft": sft_stage, "dpo": dpo_stage, "ppo": ppo_stage}[name](plan)
-    return models.load(folder, plan.bits)
+    """(model, tokenizer) of a column of the results, "SFT" or "SFT+DPO" or "SFT+PPO"."""
+    return models.load(trained_folder(plan, name), plan.bits)
+
+
+def trained_folder(plan, name):
+    """The folder of its adapter."""
+    return {"SFT": sft_stage, "SFT+DPO": dpo_stage, "SFT+PPO": ppo_stage}[name](plan)
 
 
 def sft_stage(plan):
@@ -173,7 +206,7 @@ def sft_stage(plan):
     def make(folder):
         model, tokenizer = models.load(plan.model, plan.bits)
         model = models.add_lora(model, plan.lora_r, plan.lora_alpha, plan.seed)
-        log = sft(model, tokenizer, rows("instructions")[: plan.rows], lr=plan.sft_lr, epochs=plan.sft_epochs, **training(plan, folder))
+        log = sft(model, tokenizer, training_rows(plan, "instructions", plan.rows), lr=plan.sft_lr, epochs=plan.sft_epochs, **training(plan, folder))
         keep(model, tokenizer, folder, log)
 
     return stage(plan, "sft", make)
@@ -183,7 +216,7 @@ def dpo_stage(plan):
     """DPO on the preference pairs, from the SFT model."""
 
     def make(folder):
-        model, tokenizer = trained(plan, "sft")
+        model, tokenizer = trained(plan, "SFT")
         log = dpo(model, tokenizer, pairs(plan)[0], beta=plan.beta, lr=plan.dpo_lr, epochs=plan.dpo_epochs, **training(plan, folder))
         keep(model, tokenizer, folder, log)
 
@@ -194,7 +227,7 @@ def reward_stage(plan):
     """A reward model on the same pairs, and what it gives for the pairs that it has not seen: the two lists in margins.json."""
 
     def make(folder):
-        model, tokenizer = trained(plan, "sft")
+        model, tokenizer = trained(plan, "SFT")
         fitted = RewardModel(model)
         log = train_reward(fitted, tokenizer, pairs(plan)[0], lr=plan.reward_lr, epochs=plan.reward_epochs, **training(plan, folder))
         save_reward(fitted, folder, tokenizer)
@@ -216,7 +249,7 @@ def ppo_stage(plan):
     """A short PPO run from the SFT model against the reward model."""
 
     def make(folder):
-        (policy, tokenizer), reference = trained(plan, "sft"), trained(plan, "sft")[0]
+        (policy, tokenizer), reference = trained(plan, "SFT"), trained(plan, "SFT")[0]
         learnt = load_reward(reward_stage(plan), plan.bits)
         log = ppo(policy, reference, tokenizer, ppo_prompts(plan), lambda x, y: rewards(learnt, tokenizer, x, y), beta=plan.beta, lr=plan.ppo_lr,
                   updates=plan.ppo_updates, rollouts=plan.ppo_rollouts, minibatch=max(1, plan.ppo_rollouts // 2), max_new_tokens=plan.ppo_tokens,
@@ -237,7 +270,7 @@ def keep(model, tokenizer, folder, log):
 @lru_cache(maxsize=1)
 def tested(plan, name):
     """(model, tokenizer) of a column of the results, in memory until the next is asked for."""
-    return models.load(plan.model, plan.bits) if name == "start" else trained(plan, name.split("+")[-1].lower())
+    return models.load(plan.model, plan.bits) if name == "start" else trained(plan, name)
 
 
 def answers(plan, name, test):
@@ -245,13 +278,26 @@ def answers(plan, name, test):
 
     def make(folder):
         (model, tokenizer), texts = tested(plan, name), []
-        asked = [row["prompt"] for row in rows(test)[: plan.prompts]]
+        asked = questions(plan, test)
         with dense(model) as plain:
             for k in tqdm(range(0, len(asked), 30), desc=f"{name}, {test}", leave=False, disable=None):
                 texts += sample(plain, tokenizer, asked[k : k + 30], max_new_tokens=SETS[test], temperature=0)
         (folder / "texts.json").write_text(json.dumps(texts))
 
     return json.loads((stage(plan, f"{name}-{test}", make) / "texts.json").read_text())
+
+
+def best_of(plan):
+    """The response with the highest reward among a few samples of the SFT model, for the first held-out prompts."""
+
+    def make(folder):
+        (model, tokenizer), learnt = tested(plan, "SFT"), load_reward(reward_stage(plan), plan.bits)
+        asked = [prompt for prompt in questions(plan, "held_out")[: plan.asked] for _ in range(plan.best_of)]
+        texts = sample(model, tokenizer, asked, max_new_tokens=SETS["held_out"], seed=plan.seed)
+        first = rewards(learnt, tokenizer, asked, texts).view(-1, plan.best_of).argmax(1).tolist()
+        (folder / "texts.json").write_text(json.dumps([texts[k * plan.best_of + i] for k, i in enumerate(first)]))
+
+    return json.loads((stage(plan, "best-of", make) / "texts.json").read_text())
 
 
 def probes(plan, name):
@@ -298,7 +344,22 @@ def measures(plan, name):
             "two given answers: the right one more probable": probed["right one"],
             "two given answers: Brier score": ((sure - right) ** 2).tolist(),
             f"{plan.draws} samples: different ones": probed["different"], "entropy of a response, nats": probed["nats"],
-            "words of a greedy answer": [len(text.split()) for text in texts]}
+            "words of an answer": [len(text.split()) for text in texts]} | from_passages(plan, answers(plan, name, "passages"))
+
+
+def from_passages(plan, texts):
+    """What the responses to the passages are worth. texts: for each row one to its question, one to the question that it cannot answer."""
+    told = list(zip(rows("passages")[: plan.prompts], texts[::2], texts[1::2], strict=True))
+    return {"passages: answered from the passage": [contains_any(text, row["answer"]) and not abstains(text) for row, text, _ in told],
+            "passages: cites the sentence, and no other": [rag.cited(text) == [row["sentence"]] for row, text, _ in told],
+            "passages: says that it is not there, where it is not": [abstains(text) for *_, text in told],
+            "passages: says that it is not there, where it is": [abstains(text) for _, text, _ in told]}
+
+
+def of_best(plan):
+    """The measures of best-of-n: those that need texts alone, and the first prompts only."""
+    passed = [satisfied(row, text) for row, text in zip(rows("held_out"), best_of(plan))]
+    return {"held-out rows: all checks passed": passed, "words of an answer": [len(text.split()) for text in best_of(plan)]}
 
 
 def interval(values):
@@ -328,7 +389,7 @@ def jobs(plan):
     """[(name, function)] of all stages in order. The names are those of the stages' folders."""
     test = lambda name: [(f"{name}-{one}", lambda one=one: answers(plan, name, one)) for one in SETS] + [(f"{name}-probes", lambda: probes(plan, name))]
     return [*test("start"), ("sft", lambda: sft_stage(plan)), *test("SFT"), ("dpo", lambda: dpo_stage(plan)), *test("SFT+DPO"),
-            ("reward", lambda: reward_stage(plan)), ("ppo", lambda: ppo_stage(plan)), *test("SFT+PPO")]
+            ("reward", lambda: reward_stage(plan)), ("best-of", lambda: best_of(plan)), ("ppo", lambda: ppo_stage(plan)), *test("SFT+PPO")]
 
 
 def run(plan):
@@ -354,13 +415,23 @@ def record(plan, folders, stopped=""):
     """All that was found, as one dict for JSON."""
     names = [name for name in ("start", *OLDER) if f"{name}-probes" in folders]
     found, costs = {name: measures(plan, name) for name in names}, {name: cost(folder) for name, folder in folders.items()}
+    if "best-of" in folders:
+        found[f"SFT, best of {plan.best_of}"] = of_best(plan)
     return {"started from": described(plan), "seed": plan.seed, "plan": asdict(plan), "date": date.today().isoformat(),
             "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}, "machine": machine(),
             "seconds": round(sum(one["seconds"] for one in costs.values())), "peak_bytes": max(one["peak_bytes"] for one in costs.values()), "stages": costs,
             "results": {name: {measure: interval(values) for measure, values in one.items()} for name, one in found.items()},
             "differences": {f"{name} against {OLDER[name]}": differences(found[name], found[OLDER[name]]) for name in names if name in OLDER},
             "calibration": {name: ece(plan, name) for name in names}, "reward model": reward_accuracy(folders), "training": curves(folders),
-            "PPO stopped": stopped, "samples": samples(plan, names)}
+            "PPO stopped": stopped, "samples": samples(plan, names)} | best(plan, found, names[1:])
+
+
+def best(plan, found, names):
+    """The trained model that passes most held-out rows, and some rows that it fails. It was chosen on these rows, which flatters it."""
+    passed = {name: found[name]["held-out rows: all checks passed"] for name in names}
+    name = max(names, key=lambda name: sum(passed[name]))
+    missed = [(row["prompt"], text) for row, text, fine in zip(rows("held_out"), answers(plan, name, "held_out"), passed[name]) if not fine and row["kind"] != "refusal"]
+    return {"best": name, "failures": [{"prompt": prompt, "response": text} for prompt, text in missed[:8]]}
 
 
 def reward_accuracy(folders):
@@ -406,14 +477,19 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def table(found):
-    """The results of a record as a Markdown table: a row for each measure, a column for each model."""
-    cell = lambda one: str(evaluate.Interval(one["mean"], one["low"], one["high"])) if one else ""
-    columns = list(found["results"])
-    lines = [["measure", "prompts", *columns], ["---"] * (2 + len(columns))]
-    for measure, first in found["results"]["start"].items():
-        lines.append([measure, str(first["n"] if first else 0), *(cell(found["results"][name][measure]) for name in columns)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def plan_of(config):
+    """The plan for a size of the course. At size gpu it trains on public sets, a thousand rows of each, and on more of PPO's tokens."""
+    if config.name != "gpu":
+        return Plan(**starting_point(), state=state())
+    return Plan(name="real-model-gpu", state=state(), model=config.model, bits=config.bits, lora_r=config.lora_r, lora_alpha=config.lora_alpha, batch_size=config.batch_size,
+                accumulation=config.accumulation, precision=config.precision, public=True, train_pairs=1000, test_pairs=200, sft_lr=config.sft_lr,
+                dpo_lr=config.dpo_lr, beta=config.beta, reward_lr=config.reward_lr, ppo_lr=config.ppo_lr, ppo_updates=config.ppo_updates,
+                ppo_rollouts=32, ppo_tokens=64)
+
+
+def finished(plan):
+    """The record of a plan, every stage of which is made first if it is not there."""
+    return record(plan, *run(plan))
 
 
 def main(arguments=None):
@@ -424,10 +500,9 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="a few rows of everything: does it run?")
     options = parser.parse_args(arguments)
-    start = {"model": options.model} if options.model else starting_point()
-    plan = replace(Plan(), **start, seed=options.seed, state=state(), **(SHORT if options.short else {}))
+    plan = Plan(model=options.model, state=state()) if options.model else plan_of(size.SIZES["smollm2"])
     try:
-        found = record(plan, *run(plan))
+        found = finished(replace(plan, seed=options.seed, **(SHORT if options.short else {})))
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -436,7 +511,7 @@ def main(arguments=None):
         return 130
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     Path(options.out).write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{found['started from']}\n\n{table(found)}\n\n{found['seconds'] / 60:.0f} minutes; the record is in {options.out}")
+    print(f"{found['started from']}\n\n{card.table(found)}\n\n{found['seconds'] / 60:.0f} minutes; the record is in {options.out}")
     return 0
 
 

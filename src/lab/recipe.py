@@ -37,9 +37,10 @@ def sft_model(config, seed):
     def make(folder):
         model, tokenizer = models.load(config.model, bits=config.bits)
         model = models.add_lora(model, r=config.lora_r, alpha=config.lora_alpha, seed=seed)
-        sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2), seed=seed,
-            **loop(config, folder))
+        log = sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2),
+                  seed=seed, **loop(config, folder))
         models.save_adapter(model, folder, tokenizer)
+        write_log(folder, log)
 
     return models.load(kept(config, seed, "sft", make), bits=config.bits)
 
@@ -128,16 +129,21 @@ def kept(config, seed, stage, make):
     Until it is whole it has another name. What a killed run has left there is given to `make` again, so that a training goes on.
     Two programs that want one stage at the same time: one makes it, the other waits.
     """
-    folder = Path(os.environ.get("LAB_RUNS") or "runs") / config.name / state(config) / f"seed-{seed}" / stage
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            partial = folder.with_name(stage + ".partial")
+    whole = place(config, seed, stage)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{whole}.lock"):
+        if not whole.exists():
+            partial = whole.with_name(stage + ".partial")
             partial.mkdir(exist_ok=True)
             make(partial)
             (partial / train.STATE).unlink(missing_ok=True)  # three times the size of what it is for
-            partial.rename(folder)
-    return folder
+            partial.rename(whole)
+    return whole
+
+
+def place(config, seed, stage):
+    """Where a stage is kept."""
+    return Path(os.environ.get("LAB_RUNS") or "runs") / config.name / state(config) / f"seed-{seed}" / stage
 
 
 def state(config):

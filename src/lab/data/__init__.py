@@ -5,6 +5,7 @@ A row of preferences is {"prompt", "chosen", "rejected"}; chosen and rejected ma
 Every row is checked before any training starts, and an error names the file and the row (counted from 1).
 """
 
+import copy
 import difflib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lab.objectives import IGNORE
 
 SFT = ("prompt", "response")
 PAIRS = ("prompt", "chosen", "rejected")
-PROMPTS = ("prompt",)
+PROMPTS = ("prompt",)  # what only asks: for an evaluation, or for PPO
 ROLES = ("system", "user", "assistant", "tool")
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -135,6 +136,18 @@ def check_tokenizer(tokenizer):
 def as_messages(prompt):
     """A prompt as a list of messages: a text is the user's first turn."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+# For a base model, which knows pages and no chat: the pages of the pocket world mark who asks and who answers.
+MARKED = ("{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' + message['content'] + '\\n' }}{% else %}"
+          "{{ ('<|endoftext|>' if loop.first else '') + 'Question: ' + message['content'] + '\\nAnswer:' }}{% endif %}{% endfor %}")
+
+
+def marked(tokenizer):
+    """The same tokenizer with a marked prompt in place of the chat template, so that a base model runs through the code of the others."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = MARKED
+    return other
 
 
 def render(tokenizer, messages, prompt=False):
