@@ -300,11 +300,11 @@ def test_a_cut_connection_is_taken_up_where_it_broke(visits):
 
 def test_a_connection_that_is_always_cut(visits):
     assert visits[0][0]["hh"] == ("Anthropic/hh-rlhf: the Hub cannot be reached, or the connection was cut: try again, or load it once with a "
-                                  "network, or give a local file as source")
+                                  "network, or give the path of a local copy (for a set, as source)")
 
 
 def test_a_set_that_is_not_there(visits):
-    assert visits[0][0]["self_instruct"].startswith("yizhongw/self_instruct: the Hub has no such set, or it lacks a file")
+    assert visits[0][0]["self_instruct"].startswith("yizhongw/self_instruct: the Hub has nothing of this name, or it lacks a file")
 
 
 def test_a_wrong_hash_is_refused_and_the_next_visit_loads_anew(visits):
@@ -314,7 +314,7 @@ def test_a_wrong_hash_is_refused_and_the_next_visit_loads_anew(visits):
 
 
 def test_a_wrong_size(visits):
-    assert visits[0][0]["sharegpt"] == "Aeala/ShareGPT_Vicuna_unfiltered: a file arrived with the wrong size: load the set again"
+    assert visits[0][0]["sharegpt"] == "Aeala/ShareGPT_Vicuna_unfiltered: a file arrived with the wrong size: load it again"
 
 
 def test_another_licence_than_expected(visits):
