@@ -284,7 +284,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(visits):
 
 def test_a_connection_that_is_always_cut(visits):
     assert visits[0][0]["hh"] == ("Anthropic/hh-rlhf: the Hub cannot be reached, or the connection was cut: try again, or load it once with a "
-                                  "network, or give the path of a local copy (for a set, as source)")
+                                  "network (a set that is streamed is never kept), or give a local file as source")
 
 
 def test_a_set_that_is_not_there(visits):

@@ -18,7 +18,7 @@ def model_folder(name):
     """
     from huggingface_hub import snapshot_download
 
-    with in_one_sentence(name):
+    with in_one_sentence(name, NO_MODEL):
         folder = Path(snapshot_download(name, allow_patterns=MODEL_FILES, ignore_patterns="*/*"))  # nothing of folders below
         for file in filter(Path.is_file, folder.iterdir()):
             check_file(name, file.name, file)
@@ -73,15 +73,19 @@ def file_hash(blob):
 # What went wrong
 
 
+NO_SET = "load it once with a network (a set that is streamed is never kept), or give a local file as source"
+NO_MODEL = "load it once with a network, or take a local folder, 'pocket' or 'smollm2', which need none"
+
+
 @contextmanager
-def in_one_sentence(name):
-    """Whatever the libraries raise, as a DataError that says what to do."""
+def in_one_sentence(name, instead=NO_SET):
+    """Whatever the libraries raise, as a DataError that says what to do. instead: what to do where there is no Hub."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # those of datasets, huggingface_hub, the HTTP client, pyarrow
-        raise DataError(f"{name}: {reason(list(causes(error)))}") from error
+        raise DataError(f"{name}: {reason(list(causes(error)), instead)}") from error
 
 
 def causes(error):
@@ -91,7 +95,6 @@ def causes(error):
         error = error.__cause__ or error.__context__
 
 
-OFFLINE = "load it once with a network, or give the path of a local copy (for a set, as source)"
 STATUS = {
     401: "the Hub does not give it without a login: set HF_TOKEN, after accepting its terms on its page if it has any",
     403: "the Hub does not give it to you: accept its terms on its page, and set HF_TOKEN",
@@ -100,22 +103,22 @@ STATUS = {
 }
 
 
-def reason(errors):
-    """One sentence on a chain of errors, the last effect first."""
+def reason(errors, instead):
+    """One sentence on a chain of errors, the last effect first, and on what to do instead."""
     from huggingface_hub.errors import HfHubHTTPError
 
     names, text = {type(error).__name__ for error in errors}, str(errors[0]).strip().split("\n")[0]
     status = next((error.response.status_code for error in errors if isinstance(error, HfHubHTTPError) and error.response is not None), None)
     if "OfflineModeIsEnabled" in names or "OfflineModeIsEnabled" in text:
-        return f"it is not in the cache, and offline mode is on: {OFFLINE}; a set that is streamed is never kept"
+        return f"it is not in the cache, and offline mode is on: {instead}"
     if names & {"DatasetNotFoundError", "RepositoryNotFoundError"} and "GatedRepoError" not in names:
         return STATUS[404]
     if "HFValidationError" in names:
         return "a name on the Hub is owner/name, and this is none"
     if status is not None:
-        return STATUS.get(status, f"the Hub answered with an error ({status}): try again later, or {OFFLINE}")
+        return STATUS.get(status, f"the Hub answered with an error ({status}): try again later, or {instead}")
     if any("Consistency check failed" in str(error) for error in errors):
         return "a file arrived with the wrong size: load it again"
     if names & {"ConnectError", "ConnectionError", "RemoteProtocolError", "ReadError", "ReadTimeout", "ConnectTimeout"}:
-        return f"the Hub cannot be reached, or the connection was cut: try again, or {OFFLINE}"
+        return f"the Hub cannot be reached, or the connection was cut: try again, or {instead}"
     return f"it could not be loaded ({type(errors[0]).__name__}: {text})"

@@ -83,8 +83,7 @@ def from_hub(name):
         return str(hub.model_folder(name))
     except DataError as error:
         reason = str(error).removeprefix(f"{name}: ")
-        raise ModelError(f"the model {name!r} is not a folder here, and the Hub did not give it: {reason}; "
-                         f"{POCKET!r} and {SMOLLM2!r} need no network") from error
+        raise ModelError(f"the model {name!r} is not a folder here, and the Hub did not give it: {reason}") from error
 
 
 def load_folder(folder, bits, name):
@@ -96,9 +95,10 @@ def load_folder(folder, bits, name):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **precision(bits))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(". ")
-        raise ModelError(f"the model {name!r} cannot be loaded ({reason})") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        raise ModelError(f"the model {name!r} cannot be loaded ({reason}): its type must be one that transformers knows, and its files whole; "
+                         "code that comes with a model is never run") from error
     if bits == 4:
         keep_exact(model)
     return model, as_chatml(tokenizer) if name.startswith(SMOLLM2_FAMILY) else tokenizer
