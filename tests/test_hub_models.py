@@ -202,7 +202,8 @@ def test_a_pickle_beside_other_safetensors_is_not_loaded(folder, tokenizer, tmp_
 
 
 @pytest.mark.parametrize("change", [lambda path: path.write_bytes(path.read_bytes()[:-10]), lambda path: path.write_bytes(b"x" * 100),
-                                    lambda path: (path.parent / "tokenizer.json").unlink(), lambda path: (path.parent / "config.json").write_text("{")])
+                                    lambda path: (path.parent / "tokenizer.json").unlink(), lambda path: (path.parent / "config.json").write_text("{")],
+                         ids=["cut", "garbage", "no tokenizer", "no config"])
 def test_a_broken_folder_is_one_sentence(folder, tmp_path, change):
     path = shutil.copytree(folder, tmp_path / "broken")
     change(path / "model.safetensors")
