@@ -1,28 +1,32 @@
-"""A small stand-in for the Hub on loopback, with the part of its protocol that `datasets` and `huggingface_hub` use on a data set.
+"""A small stand-in for the Hub on loopback, with the part of its protocol that `datasets` and `huggingface_hub` use on data sets and models.
 
     with Hub({"owner/name": {"README.md": b"...", "data/train.jsonl": b"..."}}) as hub:
-        ...                        # run a program with HF_ENDPOINT=hub.url
-        hub.log                    # what it asked for: ("GET", "owner/name", "data/train.jsonl"), ...
+        run(hub, home, program, argument)  # with HF_ENDPOINT=hub.url
+        hub.log                            # what it asked for: ("GET", "owner/name", "data/train.jsonl"), ...
 
-Large files of the Hub are named by their SHA-256 and served from another address after a redirect: so are those of the data here.
-A fault is a word for a set: see `Handler.spoil`.
+Large files of the Hub are named by their SHA-256 and served from another address after a redirect: so are data and weights here.
+Any name is a data set and a model at once. A fault is a word for a name: see `Handler.spoil`.
 """
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-API = re.compile(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?")
+FILE = re.compile(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+API = re.compile(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?")
 BLOB = re.compile(r"/blobs/([^/]+/[^/]+)/(.+)")
 
 
 class Hub:
-    def __init__(self, sets, faults=None):
-        self.sets, self.faults, self.log = sets, faults or {}, []
+    def __init__(self, repositories, faults=None):
+        self.repositories, self.faults, self.log = repositories, faults or {}, []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.store = f"http://localhost:{self.server.server_port}"  # another host, as the Hub's store of large files is
@@ -36,12 +40,25 @@ class Hub:
         self.server.server_close()
 
     def commit(self, name):
-        """40 digits that depend on the content of the set, as a commit's do."""
-        return hashlib.sha1(json.dumps([(path, hashlib.sha1(body).hexdigest()) for path, body in self.sets[name].items()]).encode()).hexdigest()
+        """40 digits that depend on the content, as a commit's do."""
+        return hashlib.sha1(json.dumps([(path, hashlib.sha1(body).hexdigest()) for path, body in self.repositories[name].items()]).encode()).hexdigest()
+
+
+def run(hub, home, program, argument, **env):
+    """Run a Python program with a Hub and a cache, in a process of its own because the libraries read their settings when they are imported.
+
+    It finds the argument as JSON in sys.argv[1], and prints "=> " and a JSON pair for each answer: the result is a dict of these.
+    """
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+                "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "NO_PROXY": "*",
+                "PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src")} | env  # patient, because the machine may be busy
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(argument)], env=os.environ | settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("=> "))
 
 
 def is_large(path):
-    return path.endswith((".jsonl", ".parquet", "split.json"))
+    return path.endswith((".jsonl", ".parquet", "split.json", ".safetensors", ".bin"))
 
 
 def git_hash(body):
@@ -72,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         for pattern, answer in ((FILE, self.file), (BLOB, self.blob), (API, self.api)):
             if match := pattern.fullmatch(path):
-                if match[1] not in self.hub.sets:
+                if match[1] not in self.hub.repositories:
                     return self.refuse(404, "RepoNotFound", "Repository not found")
                 return answer(*match.groups())
         self.refuse(404, "EntryNotFound", "Entry not found")
@@ -84,9 +101,9 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.log.append((self.command, name, path if not is_large(path) else f"pointer of {path}"))
         if self.spoil(name, path):
             return
-        if path not in self.hub.sets[name]:
+        if path not in self.hub.repositories[name]:
             return self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": self.hub.commit(name)})
-        body = self.hub.sets[name][path]
+        body = self.hub.repositories[name][path]
         headers = {"X-Repo-Commit": self.hub.commit(name), "Accept-Ranges": "bytes"}
         if not is_large(path):
             return self.send(200, body, headers | {"ETag": f'"{git_hash(body)}"'})
@@ -96,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
     def blob(self, name, path):
         """The content of a large file, or a range of it."""
         self.hub.log.append((self.command, name, path))
-        body, start = self.hub.sets[name][path], 0
+        body, start = self.hub.repositories[name][path], 0
         if self.headers.get("Range"):
             start, end = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"]).groups()
             start, end = int(start), int(end or len(body) - 1)
@@ -106,11 +123,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(206 if headers else 200, part, headers | {"Accept-Ranges": "bytes", "ETag": f'"{sha256(body)}"'}, fault=self.hub.faults.get(name))
 
     def api(self, name, kind, revision, path):
-        """What is in a set: all about it, a folder's entries, or some paths."""
+        """What is in a repository: all about it, a folder's entries, or some paths."""
         self.hub.log.append((self.command, name, f"api {kind or 'info'}"))
         if self.spoil(name, "api"):
             return
-        files = self.hub.sets[name]
+        files = self.hub.repositories[name]
         if kind in (None, "revision"):
             info = {"_id": "0", "id": name, "sha": self.hub.commit(name), "private": False, "gated": False, "disabled": False, "downloads": 0,
                     "likes": 0, "tags": [], "lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z",
@@ -127,20 +144,23 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(found)
 
     def entry(self, name, path):
-        body = self.hub.sets[name][path]
+        body = self.hub.repositories[name][path]
         entry = {"type": "file", "oid": git_hash(body), "size": len(body), "path": path}
         return entry | ({"lfs": {"oid": sha256(body), "size": len(body), "pointerSize": 130}} if is_large(path) else {})
 
     # Answers, good and bad
 
     def spoil(self, name, path):
-        """Faults of requests by name: "busy" answers the first two for the card with 429, "very busy" all of them, "down" with 503."""
+        """Faults of requests by name: "busy" answers the first two for the card with 429, "very busy" all of them,
+        "down" with 503; "gated" lets see what there is, and gives none of it."""
         fault = self.hub.faults.get(name)
         tries = sum(entry == (self.command, name, path) for entry in self.hub.log)
         if fault == "very busy" or fault == "busy" and path == "README.md" and tries <= 2:
             self.refuse(429, "", "Too many requests", {"Retry-After": "0"})
         elif fault == "down":
             self.refuse(503, "", "Service unavailable")
+        elif fault == "gated" and path != "api":
+            self.refuse(401, "GatedRepo", "Access to this model is restricted")
         else:
             return False
         return True

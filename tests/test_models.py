@@ -257,7 +257,7 @@ def test_a_pickled_model_is_never_loaded(folder, tmp_path, tokenizer):
 
 def test_a_model_that_cannot_be_had(tmp_path, monkeypatch):
     text = message(load, "some-owner/some-model")
-    assert "'some-owner/some-model'" in text and "without a network use 'pocket'" in text
+    assert "'some-owner/some-model'" in text and "or take a local folder, 'pocket' or 'smollm2', which need none" in text
     assert "not a folder here" in message(load, str(tmp_path / "none"))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"x")

@@ -3,21 +3,15 @@ spoken by a stand-in on loopback. All rows were written for these tests."""
 
 import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
 from test_data import write
 
-from stand_in import Hub
+from stand_in import Hub, run
 from lab import public
 from lab.data import PAIRS, SFT, DataError, encode_all, encode_pair, encode_sft
 from lab.hub import file_hash
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def said(text, parent=None, id=None, role="assistant", rank=None, lang="en", deleted=False):
@@ -247,16 +241,6 @@ def hub():
         yield hub
 
 
-def run(hub, home, wanted, **env):
-    """Load some sets in a program of its own, because the libraries read their settings when they are imported: {name: rows or error}."""
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-                "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "NO_PROXY": "*",
-                "PYTHONPATH": str(ROOT / "src")} | env  # patient, because the machine may be busy
-    program = subprocess.run([sys.executable, "-c", CHILD, json.dumps(wanted)], env=os.environ | settings, capture_output=True, text=True)
-    assert program.returncode == 0, program.stderr
-    return dict(json.loads(line[3:]) for line in program.stdout.splitlines() if line.startswith("=> "))
-
-
 @pytest.fixture(scope="module")
 def visits(hub, tmp_path_factory):
     """Three programs with one cache: (answers, log of the Hub) of each."""
@@ -264,7 +248,7 @@ def visits(hub, tmp_path_factory):
     found = []
     for chosen, env in ((wanted, {}), (["alpaca", "or_bench", "oasst1"], {}), (["alpaca", "oasst1", "ultrafeedback", "nemotron"], {"HF_HUB_OFFLINE": "1"})):
         hub.log.clear()
-        found.append((run(hub, home, {name: wanted.get(name, {"n": 1}) for name in chosen}, **env), list(hub.log)))
+        found.append((run(hub, home, CHILD, {name: wanted.get(name, {"n": 1}) for name in chosen}, **env), list(hub.log)))
         hub.faults.pop(public.SETS["or_bench"].hub, None)  # from the second visit on, the file is right
     return found
 
@@ -300,11 +284,11 @@ def test_a_cut_connection_is_taken_up_where_it_broke(visits):
 
 def test_a_connection_that_is_always_cut(visits):
     assert visits[0][0]["hh"] == ("Anthropic/hh-rlhf: the Hub cannot be reached, or the connection was cut: try again, or load it once with a "
-                                  "network, or give a local file as source")
+                                  "network (a set that is streamed is never kept), or give a local file as source")
 
 
 def test_a_set_that_is_not_there(visits):
-    assert visits[0][0]["self_instruct"].startswith("yizhongw/self_instruct: the Hub has no such set, or it lacks a file")
+    assert visits[0][0]["self_instruct"].startswith("yizhongw/self_instruct: the Hub has nothing of this name, or it lacks a file")
 
 
 def test_a_wrong_hash_is_refused_and_the_next_visit_loads_anew(visits):
@@ -314,7 +298,7 @@ def test_a_wrong_hash_is_refused_and_the_next_visit_loads_anew(visits):
 
 
 def test_a_wrong_size(visits):
-    assert visits[0][0]["sharegpt"] == "Aeala/ShareGPT_Vicuna_unfiltered: a file arrived with the wrong size: load the set again"
+    assert visits[0][0]["sharegpt"] == "Aeala/ShareGPT_Vicuna_unfiltered: a file arrived with the wrong size: load it again"
 
 
 def test_another_licence_than_expected(visits):

@@ -21,6 +21,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from lab import hub
+from lab.data import DataError
+
 POCKET = "pocket"
 SMOLLM2 = "smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,48 +55,53 @@ def load(name, bits=32):
     if bits not in (32, 16, 4):
         raise ModelError(f"bits must be 32, 16 or 4, not {bits!r}")
     name = str(name)
-    if (Path(name) / "adapter_config.json").exists():
-        model, tokenizer = load(adapter_settings(name)["base_model_name_or_path"], bits)
-        return load_adapter(model, name), tokenizer
     with quiet():
-        model, tokenizer = load_gguf(bits) if name == SMOLLM2 else load_folder(folder_of(name), bits, name)
+        folder = folder_of(name)
+    if (Path(folder) / "adapter_config.json").exists():
+        model, tokenizer = load(adapter_settings(folder)["base_model_name_or_path"], bits)
+        return load_adapter(model, folder), tokenizer
+    with quiet():
+        model, tokenizer = load_gguf(bits) if name == SMOLLM2 else load_folder(folder, bits, name)
     model.config._name_or_path = model.name_or_path = name
     return model.eval(), tokenizer
 
 
 def folder_of(name):
-    """Where the weights of a name are: the pocket model ships with this package, anything else is left as it is."""
-    if name != POCKET:
-        return name
-    folder = Path(__file__).parent / POCKET
-    if not (folder / "model.safetensors").exists():
-        raise ModelError(f"the pocket model's weights are missing from {folder}: make them with `python -m lab pretrain`")
-    return str(folder)
+    """Where the weights of a name are: the pocket model ships with this package, a Hub id is downloaded into the Hub's cache, a folder
+    is left as it is; and so is SMOLLM2, which has none."""
+    if name == POCKET:
+        folder = Path(__file__).parent / POCKET
+        if not (folder / "model.safetensors").exists():
+            raise ModelError(f"the pocket model's weights are missing from {folder}: make them with `python -m lab pretrain`")
+        return str(folder)
+    return name if name == SMOLLM2 or Path(name).is_dir() else from_hub(name)
+
+
+def from_hub(name):
+    """The folder of a Hub id."""
+    try:
+        return str(hub.model_folder(name))
+    except DataError as error:
+        reason = str(error).removeprefix(f"{name}: ")
+        raise ModelError(f"the model {name!r} is not a folder here, and the Hub did not give it: {reason}") from error
 
 
 def load_folder(folder, bits, name):
-    """The model and tokenizer of a folder or a Hub id, in so many bits; only safetensors. name: as the user wrote it, for errors."""
+    """The model and tokenizer of a folder, in so many bits; only safetensors. name: as the user wrote it, for errors."""
     # Refused here as well as by use_safetensors: a folder with a pickle beside the weights is fine, one without them is not.
-    if Path(folder).is_dir() and not list(Path(folder).glob("*.safetensors")):
+    if not list(Path(folder).glob("*.safetensors")):
         raise ModelError(f"{name!r} holds no .safetensors file: it is not a saved model, or it is one saved as a pickle, "
                          "which is never loaded")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **precision(bits))
-    except (OSError, ValueError) as error:
-        raise ModelError(unreachable(name, error)) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        raise ModelError(f"the model {name!r} cannot be loaded ({reason}): its type must be one that transformers knows, and its files whole; "
+                         "code that comes with a model is never run") from error
     if bits == 4:
         keep_exact(model)
     return model, as_chatml(tokenizer) if name.startswith(SMOLLM2_FAMILY) else tokenizer
-
-
-def unreachable(name, error):
-    """Why a model could not be loaded, and what to do, in one sentence."""
-    reason = str(error).strip().split("\n")[0].rstrip(". ")
-    if Path(name).is_dir():
-        return f"the model in {name!r} cannot be loaded ({reason})"
-    return (f"the model {name!r} is not a folder here, and the Hub did not give it ({reason}): check the spelling; "
-            f"without a network use {POCKET!r}, {SMOLLM2!r}, or the path of a folder downloaded before")
 
 
 def precision(bits):
