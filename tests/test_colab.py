@@ -1,12 +1,27 @@
 """The way to Colab: the buttons' addresses, the one place that they come from, and the cell that installs the package there."""
 
+import ast
 import doctest
+import importlib.metadata
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
+from lab import size
 from tools import chapters, colab, notebooks, pages
 from tools.release import python_of
 
@@ -80,11 +95,78 @@ def test_every_notebook_installs_the_package_once_and_before_it_is_used():
         assert f"git+{colab.repository(ROOT)}\"" in cells[1].source, f"{path.name}: run `make notebooks release`"
 
 
-def test_the_install_cell_does_nothing_elsewhere_and_leaves_torch_alone():
-    cell = colab.install_cell(OURS)
-    exec(compile(python_of(cell), "<cell>", "exec"), {})  # get_ipython is not defined here: it would fail if it did anything
-    wanted = re.search(r'"torch([^"]*)"', (ROOT / "pyproject.toml").read_text("utf8"))[1]
-    assert wanted.startswith(">=") and "torch" not in cell.source
+def test_the_install_cell_does_nothing_elsewhere():
+    before = dict(os.environ)
+    exec(compile(python_of(colab.install_cell(OURS)), "<cell>", "exec"), {})  # get_ipython is not defined here: it would fail if it installed
+    assert dict(os.environ) == before
+
+
+@pytest.fixture
+def run_on_colab(monkeypatch):
+    """Runs the cell in IPython as on Colab, with a torch and a GPU or none; returns what it told pip."""
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setenv("LAB_SIZE", "so that what the cell sets is taken back"), monkeypatch.delenv("LAB_SIZE")
+
+    def run(torch_version, gpu):
+        monkeypatch.setattr(importlib.metadata, "version", {"torch": torch_version}.get)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        told, shell = [], InteractiveShell(user_module=ModuleType("cell"), config=Config(HistoryManager={"enabled": False}))
+        shell.register_magic_function(told.append, "line", "pip")
+        shell.run_cell(colab.install_cell(OURS).source).raise_error()
+        return shlex.split(told[0])
+
+    return run
+
+
+@pytest.mark.parametrize("given, gpu, expected", [("", False, "pocket"), ("", True, "gpu"), ("smollm2", True, "smollm2")])
+def test_the_install_cell_chooses_the_size_by_the_gpu(run_on_colab, monkeypatch, given, gpu, expected):
+    if given:
+        monkeypatch.setenv("LAB_SIZE", given)
+    run_on_colab("2.9.0", gpu)
+    assert size.current().name == expected
+
+
+def installed(folder, name, number):
+    """A folder in which Python and pip see a package of that version, and its wheel beside it."""
+    info = f"{name}-{number}.dist-info"
+    files = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n", "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n", "RECORD": ""}
+    (folder / info).mkdir(parents=True)
+    with zipfile.ZipFile(folder / f"{name}-{number}-py3-none-any.whl", "w") as wheel:
+        for file, text in files.items():
+            (folder / info / file).write_text(text)
+            wheel.writestr(f"{info}/{file}", text)
+    return folder
+
+
+def resolve(arguments, project, here, offered):
+    """(pip's exit status, the packages that it would install), by its own resolver: `project` for the repository, no index."""
+    shutil.copy(ROOT / "pyproject.toml", project), shutil.copy(ROOT / "README.md", project), (project / "src").mkdir(exist_ok=True)
+    words = [word.replace(f"git+{OURS}", project.as_uri()) for word in arguments]
+    done = subprocess.run([sys.executable, "-m", "pip", *words, "--dry-run", "--report", project / "report.json", "--no-index", "--no-build-isolation",
+                           "--disable-pip-version-check", "--find-links", offered], env={**os.environ, "PYTHONPATH": str(here)}, capture_output=True, text=True)
+    report = json.loads((project / "report.json").read_text()) if done.returncode == 0 else {"install": []}
+    return done.returncode, {each["metadata"]["name"] for each in report["install"]}
+
+
+def test_pip_keeps_colabs_torch_or_refuses(run_on_colab, tmp_path):
+    """With the lowest torch that the package allows, everything that the package needs is content. With one too old, pip stops: it does
+    not take the newer one that is on offer."""
+    lowest = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf8"))[1] + ".0+cu124"
+    offered, project = installed(tmp_path / "offered", "torch", "99.0"), tmp_path / "project"
+    project.mkdir()
+    for number, expected in ((lowest, (0, {"post-training-lab"})), ("2.0.0+cu118", (1, set()))):
+        here = installed(tmp_path / number, "torch", number)
+        assert resolve(run_on_colab(number, False), project, here, offered) == expected
+
+
+@each_chapter
+def test_a_chapter_imports_only_what_the_package_brings(source):
+    """On Colab nothing else is installed for it. IPython is what runs the notebook."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["dependencies"]
+    brought = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in project} | {"lab", "sklearn", "IPython"} | sys.stdlib_module_names
+    nodes = [node for cell in chapters.code_cells(chapters.read_source(source.read_text("utf8"))) for node in ast.walk(ast.parse(python_of(cell)))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names] + [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert names and {name.split(".")[0] for name in names} <= brought
 
 
 def test_the_install_cell_is_not_part_of_a_chapters_code():

@@ -13,18 +13,20 @@ from lab.export import export
 from lab.sample import sample_ids
 
 PROMPTS = ["Where does Anna Brook live?", "What is 7 plus 12?", "Name three animals.", "How do I bake bread?"]
+ROOM = 96  # new tokens: half of the pocket model's context
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """An adapter on the 4-bit pocket model that changes what it says."""
+    """An adapter on the 4-bit pocket model that changes what it says. Of several seeds, one where every response ends by itself and no
+    greedy choice is close, so that the last digits of another machine do not matter."""
     folder = tmp_path_factory.mktemp("adapter")
     model, tokenizer = models.load(models.POCKET, bits=4)
     model = models.add_lora(model)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
     for name, p in model.named_parameters():
         if "lora_B" in name:
-            p.data = 0.02 * torch.randn(p.shape, generator=generator)
+            p.data = 0.1 * torch.randn(p.shape, generator=generator)
     models.save_adapter(model, folder, tokenizer)
     return folder
 
@@ -36,25 +38,25 @@ def exported(adapter, tmp_path_factory):
     return folder
 
 
-def ours(name, bits=4, new=24):
+def ours(name, bits=4):
     """Greedy tokens by the course's own sampler."""
     model, tokenizer = models.load(name, bits)
-    return sample_ids(model, tokenizer, [encode_prompt(prompt, tokenizer) for prompt in PROMPTS], max_new_tokens=new, temperature=0)
+    return sample_ids(model, tokenizer, [encode_prompt(prompt, tokenizer) for prompt in PROMPTS], max_new_tokens=ROOM, temperature=0)
 
 
-def theirs(folder, new=24, **how):
+def theirs(folder):
     """Greedy tokens by plain transformers, as anybody would write it: one batch, and nothing said that the folder does not say."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder, **how)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
     batch = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_tensors="pt", padding=True, return_dict=True)
-    rows = model.generate(**batch, max_new_tokens=new)[:, batch["input_ids"].shape[1]:].tolist()
-    stop = set(model.generation_config.eos_token_id)
-    return [row[: next((i for i, token in enumerate(row, 1) if token in stop), len(row))] for row in rows]
+    rows = model.generate(**batch)[:, batch["input_ids"].shape[1]:].tolist()
+    return [[token for token in row if token != tokenizer.pad_token_id] for row in rows]
 
 
 def test_plain_transformers_says_the_same_token_for_token(adapter, exported):
     expected = ours(adapter)
-    assert expected != ours(models.POCKET)  # the adapter matters, so a lost one would show
+    assert all(with_it != without for with_it, without in zip(expected, ours(models.POCKET)))  # so a lost adapter would show
+    assert all(len(row) < ROOM for row in expected)  # and so would a lost stop token
     assert theirs(exported) == expected
 
 
@@ -69,7 +71,7 @@ def test_the_folder_is_complete_and_holds_no_adapter_and_no_pickle(exported):
 def test_it_stops_where_our_sampler_stops(exported):
     generation, tokenizer = json.loads((exported / "generation_config.json").read_text()), AutoTokenizer.from_pretrained(exported)
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in generation["eos_token_id"]
-    assert generation["pad_token_id"] == tokenizer.pad_token_id and generation["max_new_tokens"] == models.load(models.POCKET)[0].config.max_position_embeddings // 2
+    assert generation["pad_token_id"] == tokenizer.pad_token_id and generation["max_new_tokens"] == ROOM
 
 
 def test_the_template_renders_as_before_without_the_marks_for_trl(exported):

@@ -16,10 +16,19 @@ BRANCH = "main"  # where an address names none
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 INSTALL = """\
 # On Colab this installs the course's package, once for each session. Elsewhere it does nothing.
+import os
 import sys
+from importlib.metadata import version
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "post-training-lab @ git+{place}" """.rstrip()
+    # Colab's own torch stays: where the package cannot use it, pip stops and says so.
+    %pip install --quiet "post-training-lab @ git+{place}" "torch=={{version('torch')}}"
+    import torch
+    # The size of the experiments (see the page on set-up). "pocket" is that of the book's pages.
+    os.environ.setdefault("LAB_SIZE", "gpu" if torch.cuda.is_available() else "pocket")
+    # To find what was trained after a lost session, keep it on your Drive: take the first # out of the next line.
+    # from google.colab import drive; drive.mount("/content/drive"); os.environ["LAB_RUNS"] = "/content/drive/MyDrive/post-training-lab"
+""".rstrip()
 
 
 def repository(root):
@@ -50,10 +59,13 @@ def link(address, path):
 
 
 def install_cell(address):
-    """The code cell that installs the package on Colab. Colab's own torch stays: the package asks for ranges that it satisfies.
+    """The code cell that installs the package on Colab, chooses the size, and offers a place that outlives the session.
 
-    >>> install_cell("https://github.com/you/course/tree/my-work").source.splitlines()[-1].strip()
-    '%pip install --quiet "post-training-lab @ git+https://github.com/you/course@my-work"'
+    pip keeps what is installed where that satisfies the package's ranges. torch is pinned to the installed version as well, because
+    a dependency of a dependency may ask for a newer one, and torchvision, which Colab has too, needs the one it was built for.
+
+    >>> print(install_cell("https://github.com/you/course/tree/my-work").source.splitlines()[7].strip())
+    %pip install --quiet "post-training-lab @ git+https://github.com/you/course@my-work" "torch=={version('torch')}"
     """
     plain, branch = split(address)
     source = INSTALL.format(place=f"{plain}@{branch}" if branch else plain)

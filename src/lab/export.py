@@ -65,7 +65,7 @@ def for_serving(tokenizer):
     """The tokenizer with a template that every server understands, and with pads where `generate` needs them: on the left."""
     if tokenizer.chat_template:
         tokenizer.chat_template = MARKERS.sub("", tokenizer.chat_template)
-    tokenizer.padding_side = "left"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only what is in init_kwargs is written to the folder
     return tokenizer
 
 
