@@ -8,7 +8,7 @@ import pytest
 
 import lab.constraints
 import lab.data
-from lab.constraints import CHECKS, satisfied
+from lab.constraints import CHECKS, contains_any, satisfied
 from lab.data import PAIRS, SFT, read
 from tools import datasets
 
@@ -47,9 +47,18 @@ def test_each_held_out_row_tells_its_good_response_from_its_bad_one(row):
     assert satisfied(row, row["pass"]) and not satisfied(row, row["fail"])
 
 
-def test_no_training_set_contains_a_held_out_prompt():
+@pytest.mark.parametrize("row", SETS["passages"], ids=lambda row: row["question"][:40])
+def test_the_named_sentence_of_a_passage_has_the_answer_and_the_rest_does_not(row):
+    rest = list(row["passage"])
+    sentence = rest.pop(row["sentence"] - 1)
+    assert contains_any(sentence, row["answer"]) and not contains_any(" ".join(rest), row["answer"])
+
+
+def test_no_training_set_contains_a_prompt_of_a_test():
     training = {row["prompt"].lower() for name in ("instructions", "preferences", "harmful", "lookalikes") for row in SETS[name]}
-    assert not training & {row["prompt"].lower() for row in SETS["held_out"]}
+    assert not training & {text.lower() for name in datasets.TESTS for row in SETS[name] for text in datasets.asked(row)}
+    whole = " ".join(training)
+    assert not [sentence for row in SETS["passages"] for sentence in row["passage"] if sentence.lower() in whole]
 
 
 # The checker
@@ -83,6 +92,66 @@ def test_a_held_out_passage_that_comes_back_in_training_is_caught(sets):
     i, row = first(sets, "held_out", kind="silent")
     sets["instructions"][0]["prompt"] = row["prompt"] + " Please look at it with care."
     assert caught(datasets.prompts_alike, sets, "held_out", i, "nearly", "instructions.jsonl, row 1")
+
+
+@pytest.mark.parametrize("text", [0, 1, 2], ids=["passage", "question", "missing"])
+def test_a_passage_or_one_of_its_questions_that_comes_back_in_training_is_caught(sets, text):
+    sets["instructions"][0]["prompt"] = datasets.asked(sets["passages"][4])[text]
+    assert caught(datasets.prompts_alike, sets, "passages", 5, "nearly", "instructions.jsonl, row 1")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (dict(sentence=1), "not in 1 alone"),
+    (dict(answer=["noon"]), "stands in the sentences []"),
+    (dict(answer=["Midday"]), "capital"),
+    (dict(answer=["midday", "at midday on most days"]), "more than 3"),
+    (dict(answer=["midday", "owls"], question="When do glow owls hunt?"), "gives its answer away"),
+    (dict(missing="When does the glow owl hunt?"), "question itself"),
+    (dict(missing="Where does the glow owl drink?"), "begin like"),
+    (dict(missing="When does the bakery open?"), "no content word"),
+    (dict(missing="When does the owl leave for its midday nap?"), "contains the answer"),
+    (dict(passage=["The glow owl hunts at midday.", "It is grey."], sentence=1), "2 sentences"),
+    (dict(passage=["It is grey.", "The owl hunts at midday.", "It is shy."], sentence=2), "11 words"),
+])
+def test_a_passage_that_cannot_test_is_caught(sets, change, said):
+    i, row = first(sets, "passages", question="When does the glow owl hunt?")
+    row.update(change)
+    assert caught(datasets.passages, sets, "passages", i, said)
+
+
+def test_an_answer_that_another_sentence_has_too_is_caught(sets):
+    i, row = first(sets, "passages", question="When does the glow owl hunt?")
+    row["passage"][0] = "The glow owl of Mount Irra wakes at midday."
+    assert caught(datasets.passages, sets, "passages", i, "sentences [1, 4]")
+
+
+def test_two_sentences_in_the_place_of_one_are_caught(sets):
+    sets["passages"][3]["passage"][0] += " That is all."
+    sets["passages"][6]["passage"][1] = sets["passages"][6]["passage"][1].rstrip(".")
+    for number in (4, 7):
+        assert caught(datasets.passages, sets, "passages", number, "not one sentence")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (dict(sentence=0), "'sentence' is 0"), (dict(sentence=6), "'sentence' is 6"), (dict(sentence=True), "'sentence' is True"),
+    (dict(answer="north"), "'answer' must be a list"), (dict(answer=[]), "'answer' must be a list"),
+    (dict(passage="One. Two."), "'passage' must be a list"), (dict(passage=["One.", " "]), "'passage' must be a list"),
+    (dict(missing=""), "'missing' must be text")])
+def test_a_passage_of_the_wrong_form_is_caught(sets, change, said):
+    sets["passages"][1].update(change)
+    assert caught(datasets.schema, sets, "passages", 2, said)
+
+
+def test_answers_that_a_fixed_position_finds_are_caught(sets):
+    for row in sets["passages"]:
+        row["sentence"] = 2
+    assert caught(datasets.positions, sets, "passages", 0, "sentences [2] only")
+    assert caught(datasets.positions, sets, "passages", 0, "one position has 24")
+
+
+def test_untidy_text_in_a_sentence_of_a_passage_is_caught(sets):
+    sets["passages"][2]["passage"][1] = "Two  spaces."
+    assert caught(datasets.typography, sets, "passages", 3, "'passage'", "two spaces")
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -151,8 +220,13 @@ def test_sets_that_are_too_small_or_out_of_balance_are_caught(sets):
         row["kind"] = "question"
     sets["preferences"] = [row for row in sets["preferences"] if row["flaw"] != "rude"]
     sets["harmful"][0]["category"] = "spelling"
-    for name, said in (("instructions", "question"), ("preferences", "rude"), ("harmful", "categories")):
+    for row in sets["passages"]:
+        row["topic"] = "food"
+    for name, said in (("instructions", "question"), ("preferences", "rude"), ("harmful", "categories"), ("passages", "1 topics")):
         assert caught(datasets.balance, sets, name, 0, said)
+    assert not caught(datasets.sizes, sets, "passages", 0)
+    sets["passages"].pop()
+    assert caught(datasets.sizes, sets, "passages", 0, "23 rows")
     assert caught(datasets.sizes, sets, "preferences", 0, "rows, not")
 
 

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
-from lab.constraints import CHECKS, CONTENT, abstains, failed, refuses
+from lab.constraints import CHECKS, CONTENT, abstains, contains_any, failed, refuses
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, CARD = ROOT / "src" / "lab" / "data", ROOT / "book" / "data-card.md"
@@ -25,18 +25,25 @@ COLUMNS = {  # of each file, in this order
     "harmful": ("prompt", "category"),
     "lookalikes": ("prompt", "category"),
     "held_out": ("prompt", "checks", "kind", "pass", "fail"),
+    "passages": ("passage", "question", "answer", "sentence", "missing", "topic"),
 }
-GROUPS = {"instructions": "kind", "preferences": "flaw", "harmful": "category", "lookalikes": "category", "held_out": "kind"}
-ROWS = {"instructions": 420, "preferences": 310, "harmful": 120, "lookalikes": 120, "held_out": 150}  # at least
+NOT_TEXT = {"checks", "passage", "answer", "sentence"}  # lists and a number
+TESTS = ("held_out", "passages")  # never trained on
+GROUPS = {"instructions": "kind", "preferences": "flaw", "harmful": "category", "lookalikes": "category", "held_out": "kind",
+          "passages": "topic"}
+ROWS = {"instructions": 420, "preferences": 310, "harmful": 120, "lookalikes": 120, "held_out": 150, "passages": 24}  # at least
 FLAWS = ("verbose", "sycophantic", "fabricated", "rude", "unsafe", "off-format", "wrong")
 KINDS, LARGEST_KIND = 14, 0.12  # at least so many kinds of instruction, none with a larger share
 A_FLAW, CATEGORIES, WITH_CONTENT = 40, 10, 80  # at least
 LENGTHS, LONGER = 1.15, (0.35, 0.65)  # of both sides of a pair: ratio of the means, and how often the rejected one is longer
 LONGEST = 120  # words of a response, about
+SENTENCES, PASSAGE_WORDS, ANSWER_WORDS, TOPICS, ONE_POSITION = (3, 5), (25, 60), 3, 8, 0.5  # of passages; the last two of the file
+FUNCTION_WORDS = frozenset("""a an and are at by can did do does for from had has have her his how in is it its last long many
+much must of on or she the their they to was were what when where which who why will with""".split())
 
 # Two texts are too alike if they share this much (Jaccard index) of their 5-word phrases or of their words.
 PHRASES, WORDS = 0.3, 0.6
-HELD_OUT_PHRASES, HELD_OUT_WORDS = 0.2, 0.5  # stricter between the held-out set and the others
+HELD_OUT_PHRASES, HELD_OUT_WORDS = 0.2, 0.5  # stricter between the sets for testing and the others
 RESPONSE_WORDS = 0.7  # between responses of at least 8 words
 
 
@@ -65,8 +72,14 @@ def each(sets):
 
 
 def texts(row):
-    """(column, text) of the row's texts."""
-    return [(column, value) for column, value in row.items() if isinstance(value, str)]
+    """(column, text) of the row's texts, each sentence of a passage for itself."""
+    values = [(column, text) for column, value in row.items() for text in (value if isinstance(value, list) else [value])]
+    return [(column, text) for column, text in values if isinstance(text, str)]
+
+
+def asked(row):
+    """What a model is asked: the prompt, or a passage, its question and the question that it does not answer."""
+    return [row["prompt"]] if "prompt" in row else [" ".join(row["passage"]), row["question"], row["missing"]]
 
 
 # One row at a time
@@ -76,11 +89,13 @@ def schema(sets):
     for name, i, row in each(sets):
         if tuple(row) != COLUMNS[name]:
             yield name, i, f"its columns are {', '.join(row)}, not {', '.join(COLUMNS[name])}"
-        for column in set(COLUMNS[name]) & set(row) - {"checks"}:
+        for column in set(COLUMNS[name]) & set(row) - NOT_TEXT:
             if not isinstance(row[column], str) or not row[column].strip():
                 yield name, i, f"{column!r} must be text, and not empty"
         if name == "held_out" and "checks" in row:
             yield from ((name, i, problem) for problem in wrong_checks(row["checks"]))
+        if name == "passages" and tuple(row) == COLUMNS[name]:
+            yield from ((name, i, problem) for problem in wrong_lists(row))
 
 
 def wrong_checks(checks):
@@ -91,6 +106,15 @@ def wrong_checks(checks):
             yield f"{check.get('check')!r} is not a check"
     if len({check.get("check") for check in checks}) < len(checks):
         yield "the same check stands there twice"
+
+
+def wrong_lists(row):
+    for column in ("passage", "answer"):
+        if not isinstance(row[column], list) or not row[column] or not all(isinstance(t, str) and t.strip() for t in row[column]):
+            yield f"{column!r} must be a list of texts, none of them empty"
+            return
+    if type(row["sentence"]) is not int or not 1 <= row["sentence"] <= len(row["passage"]):
+        yield f"'sentence' is {row['sentence']!r}, and the passage has {len(row['passage'])}"
 
 
 def typography(sets):
@@ -198,11 +222,54 @@ def outcomes(sets):
             yield "held_out", i, "'fail' passes every check"
 
 
+def passages(sets):
+    """A passage has the right size, and the answer stands in the named sentence and nowhere else."""
+    for i, row in enumerate(sets["passages"], 1):
+        count, size = len(row["passage"]), len(" ".join(row["passage"]).split())
+        if not SENTENCES[0] <= count <= SENTENCES[1] or not PASSAGE_WORDS[0] <= size <= PASSAGE_WORDS[1]:
+            yield "passages", i, f"its passage has {count} sentences and {size} words"
+        if any(len(re.findall(r"[.!?](?=\s|$)", sentence)) != 1 or sentence[-1] not in ".!?" for sentence in row["passage"]):
+            yield "passages", i, "an item of 'passage' is not one sentence"
+        yield from (("passages", i, problem) for problem in wrong_answers(row))
+        yield from (("passages", i, problem) for problem in wrong_missing(row))
+
+
+def wrong_answers(row):
+    if any(answer != answer.lower() or len(answer.split()) > ANSWER_WORDS for answer in row["answer"]):
+        yield f"an answer has a capital letter or more than {ANSWER_WORDS} words"
+    found = [k for k, sentence in enumerate(row["passage"], 1) if contains_any(sentence, row["answer"])]
+    if found != [row["sentence"]]:
+        yield f"its answer stands in the sentences {found}, not in {row['sentence']} alone"
+    if contains_any(row["question"], row["answer"]):
+        yield "the question gives its answer away"
+
+
+def wrong_missing(row):
+    """The question without an answer must look like the other one: only the passage may tell them apart."""
+    if row["missing"] == row["question"]:
+        yield "'missing' is the question itself"
+    if words(row["missing"])[0] != words(row["question"])[0]:
+        yield "'missing' does not begin like the question"
+    if not content_words(row["missing"]) & content_words(" ".join(row["passage"])):
+        yield "'missing' has no content word of the passage"
+    if contains_any(row["missing"], row["answer"]):
+        yield "'missing' contains the answer"
+
+
 # Rows against each other
 
 
 def words(text):
     return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def content_words(text):
+    """The set of words that say what a text is about.
+
+    >>> sorted(content_words("Where does the kite shop buy its paper?"))
+    ['buy', 'kite', 'paper', 'shop']
+    """
+    return set(words(text)) - FUNCTION_WORDS
 
 
 def phrases(text, n=5):
@@ -226,10 +293,12 @@ def alike(a, b, share):
 
 
 def prompts_alike(sets):
-    """No prompt is another one, or nearly; between the held-out set and the others less is enough."""
-    rows = [(name, i, phrases(row["prompt"]), set(words(row["prompt"]))) for name, i, row in each(sets)]
+    """No prompt is another one, or nearly; between the sets for testing and the others less is enough."""
+    rows = [(name, i, phrases(text), set(words(text))) for name, i, row in each(sets) for text in asked(row)]
     for one, other in combinations(rows, 2):
-        apart = (one[0] == "held_out") != (other[0] == "held_out")
+        if one[:2] == other[:2]:  # both questions of a passage are meant to be alike
+            continue
+        apart = (one[0] in TESTS) != (other[0] in TESTS)
         most = (HELD_OUT_PHRASES, HELD_OUT_WORDS) if apart else (PHRASES, WORDS)
         if alike(one[2], other[2], most[0]) or alike(one[3], other[3], most[1]):
             yield *other[:2], f"its prompt is nearly that of {one[0]}.jsonl, row {one[1]}"
@@ -266,6 +335,17 @@ def balance(sets):
         yield "harmful", 0, f"not {CATEGORIES} categories, or not those of the look-alikes"
     if content(sets) < WITH_CONTENT:
         yield "held_out", 0, f"{content(sets)} rows have a check of content, not {WITH_CONTENT}"
+    if len(counts["passages"]) < TOPICS:
+        yield "passages", 0, f"it has {len(counts['passages'])} topics, not {TOPICS}"
+
+
+def positions(sets):
+    """The answer stands in every position, and in none too often: a fixed guess must not look like reading."""
+    counts = Counter(row["sentence"] for row in sets["passages"])
+    if set(counts) != set(range(1, SENTENCES[1] + 1)):
+        yield "passages", 0, f"its answers stand in the sentences {sorted(counts)} only"
+    if max(counts.values()) > ONE_POSITION * len(sets["passages"]):
+        yield "passages", 0, f"one position has {max(counts.values())} of the {len(sets['passages'])} answers"
 
 
 def content(sets):
@@ -294,7 +374,8 @@ def card(sets, path=CARD):
         yield path.name, 0, "its table of sizes is out of date: python -m tools.datasets --write"
 
 
-ROW_CHECKS = (typography, arithmetic, manner, pairs, outcomes, prompts_alike, responses_alike, sizes, balance, lengths)
+ROW_CHECKS = (typography, arithmetic, manner, pairs, outcomes, passages, prompts_alike, responses_alike, sizes, balance, positions,
+              lengths)
 
 
 def problems(sets):
@@ -313,14 +394,14 @@ def table(sets):
         lines.append(_line(f"**{name}**", "all", rows))
         groups = Counter(row[GROUPS[name]] for row in rows)
         lines += [_line("", group, [row for row in rows if row[GROUPS[name]] == group]) for group in sorted(groups)]
-    return "\n".join([*lines, "", *_pair_table(sets["preferences"]), "", _check_table(sets)])
+    return "\n".join([*lines, "", *_pair_table(sets["preferences"]), "", _check_table(sets), "", *_position_table(sets["passages"])])
 
 
 def _line(name, group, rows):
     column = next((column for column in ("response", "chosen", "pass") if column in rows[0]), None)
     counts = [len(row[column].split()) for row in rows] if column else []
     shown = [f"{mean(counts):.0f}", min(counts), max(counts)] if counts else ["", "", ""]
-    prompt = f"{mean(len(row['prompt'].split()) for row in rows):.0f}"
+    prompt = f"{mean(len(' '.join(asked(row)[:2]).split()) for row in rows):.0f}"  # of a passage: with its question
     return "| " + " | ".join(map(str, [name, group, len(rows), prompt, *shown])) + " |"
 
 
@@ -336,6 +417,23 @@ def _check_table(sets):
     rows = [f"| {name} | {counts[name]} | {'yes' if name in CONTENT else ''} |" for name in CHECKS]
     rows.append(f"| rows with a check of content | {content(sets)} | yes |")
     return "\n".join(["| check | held-out rows | of content |", "|---|--:|---|", *rows])
+
+
+def _position_table(rows):
+    counts = Counter(row["sentence"] for row in rows)
+    yield from ("| the answer is in sentence | passages |", "|--:|--:|")
+    yield from (f"| {position} | {counts[position]} |" for position in sorted(counts))
+    yield f"| found by shared words alone | {sum(by_words(row) == row['sentence'] for row in rows)} |"
+
+
+def by_words(row):
+    """The number of the sentence with the most content words of the question, the first of equals: no reading, a floor to beat.
+
+    >>> by_words({"passage": ["It rained.", "The cat slept."], "question": "Where was the cat?"})
+    2
+    """
+    shared = [len(content_words(row["question"]) & content_words(sentence)) for sentence in row["passage"]]
+    return shared.index(max(shared)) + 1
 
 
 def with_table(text, table):
