@@ -73,18 +73,21 @@ class ToDo:
     ticked: set = field(default_factory=set)
 
     def write(self, text):
+        """The steps, one to a line. There is one list to a conversation."""
         if self.steps:
             raise ToolError("there is a list already")
         self.steps = text.split("\n")
         return self.left()
 
     def tick(self, text):
+        """Mark a step (its number, as text) as done."""
         if text not in [str(i) for i in range(1, len(self.steps) + 1)]:
             raise ToolError("no such step")
         self.ticked.add(text)
         return self.left()
 
     def left(self):
+        """What the model hears: how many steps are not yet ticked."""
         return f"{len(self.steps) - len(self.ticked)} left"
 
 
@@ -147,6 +150,7 @@ def answer_calls(turn, tools):
 
 
 def run_one(tool: Callable, text, line):
+    """The `Call` of one line: the tool's reply, or its refusal."""
     try:
         return Call(line, clean(tool(text)), True)
     except ToolError as refusal:
@@ -169,6 +173,7 @@ class Talk:
 
     @property
     def answer(self):
+        """The model's last turn, if that was an answer and no call."""
         return self.messages[-1]["content"] if self.end == "answer" else ""
 
     def hear(self, turn, whole=True):
@@ -218,4 +223,5 @@ def prompt_ids(talk, tokenizer):
 
 
 def going_on(talks):
+    """The conversations that have not ended."""
     return [talk for talk in talks if talk.end is None]

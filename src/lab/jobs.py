@@ -30,6 +30,7 @@ class Job:
 
     @property
     def sentence(self):
+        """The right answer to the whole job."""
         return " ".join(part.sentence for part in self.parts)
 
 
@@ -71,11 +72,13 @@ def nobody_part(split, rng):
 
 
 def two_facts(split, rng):
+    """Parts of a job that needs two look-ups."""
     relations = rng.sample(list(world.RELATIONS), 2)  # two towns in one answer could not be told apart
     return [fact_part("unseen", split, rng, (relation,)) for relation in relations]
 
 
 def fact_and_sum(split, rng):
+    """Parts of a job that needs a look-up and a sum."""
     return rng.sample([fact_part("unseen", split, rng), any_sum(3, split, rng)], 2)  # in either order
 
 

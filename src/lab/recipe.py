@@ -24,7 +24,7 @@ from lab.reward import RewardModel, load_reward, rewards, save_reward, train_rew
 from lab.sft import sft
 
 # The files whose change makes a kept stage worthless: what this module imports, directly or not. A test compares.
-SOURCES = ("__init__.py", "data/__init__.py", "dpo.py", "judge.py", "models.py", "objectives.py", "pocket/model.safetensors", "ppo.py",
+SOURCES = ("__init__.py", "data/__init__.py", "dpo.py", "hub.py", "judge.py", "models.py", "objectives.py", "pocket/model.safetensors", "ppo.py",
            "preferences.py", "recipe.py", "reward.py", "sample.py", "sft.py", "train.py", "world.py")
 
 
