@@ -9,7 +9,8 @@ from pathlib import Path
 from nbgrader.utils import is_grade, is_solution
 
 from tools.chapters import read_source
-from tools.release import INSTALL, python_of, released
+from tools.colab import INSTALL
+from tools.release import python_of, released
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Assignment:
 
     def gave(self, id, source):
         """Is a code cell part of the notebook as it was released, and not the learner's own?"""
-        installs = re.fullmatch(re.escape(INSTALL).replace(re.escape("{repository}"), r"\S+"), source.strip())
+        installs = re.fullmatch(re.escape(INSTALL).replace(re.escape("{place}"), r"\S+"), source.strip())
         return id in self.test_ids or source in self.setup or bool(installs)
 
     def hidden_in(self, text):
