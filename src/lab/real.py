@@ -50,7 +50,7 @@ class Plan:
     """How much of everything, so that the whole stays under 40 minutes on two cores even at 80 tokens a second in 4-bit training.
 
     rows        of each training set, and prompts of each test set, at most
-    public      train on rows of the public sets of PUBLIC, from the Hub, instead of the hand-written ones; the tests stay
+    public      train on rows of the sets of PUBLIC from the Hub, instead of the hand-written ones; the tests stay
     max_length  tokens of a public row, at most; longer ones are left out
     train_pairs of the preference set, for DPO and the reward model
     test_pairs  the last pairs of the set, on which the reward model is tested; nothing is trained on them
