@@ -13,7 +13,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pytest
@@ -107,12 +107,12 @@ def run_on_colab(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     monkeypatch.setenv("LAB_SIZE", "so that what the cell sets is taken back"), monkeypatch.delenv("LAB_SIZE")
 
-    def run(torch_version, gpu):
+    def run(torch_version, gpu, source=colab.install_cell(OURS).source):
         monkeypatch.setattr(importlib.metadata, "version", {"torch": torch_version}.get)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         told, shell = [], InteractiveShell(user_module=ModuleType("cell"), config=Config(HistoryManager={"enabled": False}))
         shell.register_magic_function(told.append, "line", "pip")
-        shell.run_cell(colab.install_cell(OURS).source).raise_error()
+        shell.run_cell(source).raise_error()
         return shlex.split(told[0])
 
     return run
@@ -124,6 +124,17 @@ def test_the_install_cell_chooses_the_size_by_the_gpu(run_on_colab, monkeypatch,
         monkeypatch.setenv("LAB_SIZE", given)
     run_on_colab("2.9.0", gpu)
     assert size.current().name == expected
+
+
+def test_one_line_of_the_install_cell_keeps_the_runs_on_the_drive(run_on_colab, monkeypatch):
+    mounted = []
+    sys.modules["google.colab"].drive = SimpleNamespace(mount=mounted.append)
+    monkeypatch.setenv("LAB_RUNS", "so that what the cell sets is taken back")
+    source = colab.install_cell(OURS).source
+    run_on_colab("2.9.0", True)
+    assert mounted == []
+    run_on_colab("2.9.0", True, colab.with_drive(source))
+    assert mounted == ["/content/drive"] and os.environ["LAB_RUNS"].startswith("/content/drive/MyDrive/")
 
 
 def installed(folder, name, number):

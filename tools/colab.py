@@ -73,5 +73,21 @@ def install_cell(address):
 
 
 def is_install(cell):
-    """Was the cell made by `install_cell`, for any address? It is no part of a chapter's source."""
+    """Was the cell made by `install_cell`, of this version or an earlier one? It is no part of a chapter's source."""
     return cell.source.startswith(INSTALL.split("\n")[0])
+
+
+def with_drive(source):
+    """The install cell as a learner has it who keeps the runs on a Drive: the last line is no comment any more."""
+    return source.replace("    # from google.colab", "    from google.colab")
+
+
+def unchanged(source):
+    """Is a text what `install_cell` makes, to the letter, but for the address and the Drive's line in use or not?
+
+    >>> cell = install_cell("https://github.com/you/course").source
+    >>> unchanged(cell), unchanged(with_drive(cell)), unchanged(cell + "; x = 1")
+    (True, True, False)
+    """
+    made = re.escape(with_drive(INSTALL.format(place="PLACE"))).replace("PLACE", r"[\w:/.@+-]+")
+    return bool(re.fullmatch(made, with_drive(source.strip())))
