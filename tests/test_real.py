@@ -147,8 +147,9 @@ def test_at_size_gpu_it_trains_on_public_sets_in_parts(monkeypatch, small):
     assert found["training"]["dpo"][0]["loss"] == pytest.approx(0.693147, abs=1e-4) and len(found["training"]["ppo"]) == 1
 
 
-def test_with_a_hub_it_starts_from_the_base(monkeypatch, capsys):
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: f"/cache/{name}/snapshots/0123abc")
+def test_with_a_hub_it_starts_from_the_base(monkeypatch, capsys, tmp_path):
+    (tmp_path / "snapshots" / "0123abc").mkdir(parents=True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "snapshots" / "0123abc"))
     assert real.starting_point() == {"model": "HuggingFaceTB/SmolLM2-135M", "commit": "0123abc"}
     assert "from the base model" in capsys.readouterr().out
     assert "base model" in real.described(real.Plan(model=real.BASE, commit="0123abc"))

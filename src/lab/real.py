@@ -102,16 +102,13 @@ PUBLIC = {"instructions": "oasst2", "preferences": "ultrafeedback"}  # names in 
 
 def starting_point():
     """{"model", "commit"} of the base model if the Hub gives it, else of the instruct model that a package ships; it says which."""
-    from huggingface_hub import snapshot_download
-
     try:
-        with hub.in_one_sentence(BASE):
-            folder = snapshot_download(BASE, allow_patterns=["*.safetensors", "*.json", "*.txt"])
+        folder = hub.model_folder(BASE)
     except DataError as error:
         print(f"{error}\nSo this run starts from {models.SMOLLM2!r}, the instruct model, which has had its post-training already.", flush=True)
         return {"model": models.SMOLLM2, "commit": ""}
     print(f"This run starts from the base model {BASE}.", flush=True)
-    return {"model": BASE, "commit": Path(folder).name}
+    return {"model": BASE, "commit": folder.name}
 
 
 def described(plan):
