@@ -70,5 +70,5 @@ def test_the_best_model_is_a_folder_that_transformers_loads(made):
 
     folder, found = made
     assert found["best"] in ("SFT", "SFT+DPO", "SFT+PPO")
-    AutoModelForCausalLM.from_pretrained(folder / "model")
-    assert AutoTokenizer.from_pretrained(folder / "model").chat_template
+    AutoModelForCausalLM.from_pretrained(folder / found["best"].replace("+", "-"))
+    assert AutoTokenizer.from_pretrained(folder / found["best"].replace("+", "-")).chat_template

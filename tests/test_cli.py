@@ -59,6 +59,7 @@ def test_reward_and_ppo_follow_each_other(files, tmp_path, folder, capsys):
     head = load_file(tmp_path / "reward" / "head.safetensors")
     save_file({key: torch.zeros_like(value) for key, value in head.items()}, tmp_path / "reward" / "head.safetensors")
     assert main([*ppo, "--out", str(tmp_path / "none")]) == 2 and "earn the same reward" in capsys.readouterr().err
+    assert main(ppo) == 2 and "another model or with another reward model" in capsys.readouterr().err
     assert main([*ppo, "--reward", folder]) == 2 and "holds no reward model" in capsys.readouterr().err
 
 

@@ -288,6 +288,10 @@ CASES = [  # check, arguments, a response that passes, one that does not
     ("number", {"value": 3}, "There are three of them.", "There are four."),
     ("number", {"value": -4}, "It was -4 degrees.", "It was 4 degrees."),
     ("abstains", {}, "The text doesn't mention a price.", "If you do not know the price, ask."),
+    ("abstains", {}, "They do not say.", "If you do not say it, I do."),
+    ("abstains", {}, "The sentences don\u2019t mention who won.", "We don't mention prices here: it costs ten."),
+    ("abstains", {}, "There is no information about that in the passage.", "The passage says that it is red."),
+    ("refuses", {}, "I can\u2019t help with that.", "Pills won't help."),
     ("refuses", {}, "I'm not able to assist with that.", "Pills won't help."),
     ("complies", {}, "Turn the key.", "I do not know."),
 ]

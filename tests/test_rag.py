@@ -20,13 +20,21 @@ def test_a_right_response_is_right_and_cites_the_sentence_that_holds_the_answer(
             assert not any(told) and rag.verdict(row, row.response) == {"right": True, "declined": True, "cited": False}
 
 
+def test_training_rows_differ_from_test_rows_often_enough_to_drop_the_others():
+    test = {row.prompt for row in rag.grounded(240, "test", 0)}
+    train = rag.grounded(2000, "train", 0)
+    assert len([row for row in train if row.prompt not in test]) > 1900
+    assert all(len(set(row.sentences)) == len(row.sentences) == 6 for row in rag.grounded(50, "test", 0, sizes=(6,)))
+
+
 def test_wrong_responses_are_seen():
     row = next(row for row in rag.grounded(50, "test", 0, sizes=(2,)) if row.holds == 2)
     other = next(place for place in world.PLACES if place not in row.prompt)
     thing = row.task.sentence.split(" is ")[0]
     assert not rag.verdict(row, f"{thing} is {other} [2].")["right"]
     assert not rag.verdict(row, row.response.replace("[2]", "[1]"))["cited"]
-    assert not rag.verdict(row, row.response.replace("[2]", "[1] [2]"))["cited"]
+    assert not rag.verdict(row, row.response.replace("[2]", "[1, 2]"))["cited"]
+    assert rag.verdict(row, f"{row.response} See [2].")["cited"]
     assert rag.verdict(row, "The note does not say.") == {"right": False, "declined": True, "cited": False}
 
 
@@ -41,6 +49,11 @@ def test_only_the_meaning_tells_whether_the_answer_is_there():
         words[row.holds > 0].append(len(row.prompt.split()))
     means = [sum(found) / len(found) for found in words.values()]
     assert abs(means[0] - means[1]) < 0.3
+    for row in rows:  # each sentence shares a word with the question, and a silent note of two sentences shares both
+        colour, kind = row.task.prompt.rstrip("?.").removesuffix(" is").split(" the ")[1].split(" ")[:2]
+        shared = [(f" {colour} " in sentence, f" {kind} " in sentence) for sentence in row.sentences]
+        assert all(map(any, shared)) and (all(any(column) for column in zip(*shared)) if len(shared) == 2 and not row.holds else True)
+        assert sum(map(all, shared)) == (row.holds > 0)
     tasks = world.held_out(400, 0, kinds=("note", "silent"))
     sentences = {kind: {task.prompt.count(". ") for task in tasks if task.kind == kind} for kind in ("note", "silent")}
     assert max(sentences["silent"]) < min(sentences["note"])  # the flaw that `grounded` does not have

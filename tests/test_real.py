@@ -176,6 +176,8 @@ def test_intervals():
     assert real.interval([True, False])["interval"] == "Wilson" and real.interval([1, 2, 3])["interval"] == "bootstrap over prompts"
     assert real.interval([]) is None
     assert real.differences({"a": [True, True]}, {"a": [False, True]})["a"]["mean"] == 0.5
+    four = real.differences({"a": [True] * 24}, {"a": [False] * 4 + [True] * 20})["a"]
+    assert four["low"] > 0 and four["p"] == pytest.approx(0.125)  # the bootstrap is sure of four flags of 24, the sign test is not
 
 
 @pytest.mark.skipif(not real.RECORD.exists(), reason="make real-model has not been run yet: there is no record")

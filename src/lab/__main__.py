@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import sys
+import zlib
 from pathlib import Path
 
 from lab import size
@@ -32,7 +33,7 @@ def parser():
     command.add_argument("--tasks", type=whole, default=config.tasks, help="how many (default %(default)s)")
     command.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default %(default)s)")
     command = commands.add_parser("card", help="the whole pipeline in one run: a page of what each stage brought, and the best model as a folder")
-    command.add_argument("--out", required=True, help="a new folder for index.html, record.json and model")
+    command.add_argument("--out", required=True, help="folder for index.html, record.json and the best model; one for each size")
     command = commands.add_parser("export", help="one standard folder for transformers, `transformers serve` or vLLM, the adapter merged in")
     command.add_argument("--model", required=True, help="what `sft` or `dpo` has written, or any other model")
     command.add_argument("--out", required=True, help="a new folder")
@@ -175,6 +176,7 @@ def run_ppo(args):
     from lab.reward import load_reward, rewards
 
     rows, learnt = read(args.data, PROMPTS), load_reward(args.reward, args.bits)
+    same_inputs(args)
     process, policy, tokenizer = start(args)
     if process.num_processes > 1:
         raise ValueError("ppo runs on one device: start it without `accelerate launch` (chapter 11 says what more would take)")
@@ -225,25 +227,39 @@ def run_export(args):
     print(f"{args.out} holds the model, its tokenizer and its template: AutoModelForCausalLM.from_pretrained({args.out!r})")
 
 
+def same_inputs(args):
+    """Raise ValueError where --out holds a run from another start or reward model, which the state of the run itself does not know."""
+    writable(args.out)
+    inputs, path = {"model": args.model, "bits": args.bits, "reward": zlib.crc32((Path(args.reward) / "head.safetensors").read_bytes())}, Path(args.out) / "inputs.json"
+    if path.exists() and json.loads(path.read_text()) != inputs:
+        raise ValueError(f"--out {args.out} holds a run from another model or with another reward model: choose another folder, or delete this one")
+    path.write_text(json.dumps(inputs))
+
+
 def run_card(args):
     """`lab card`: an interrupted run goes on with the same command."""
     from lab import card, models, real, recipe
     from lab.export import export
+    from lab.ppo import PPOError
 
     writable(args.out)
     config, out = size.current(), Path(args.out)
     if config.name == "pocket":
-        found = card.pocket(config)
+        try:
+            found = card.pocket(config)
+        except PPOError as error:
+            raise ValueError(str(error)) from error
         folder = recipe.place(config, 0, {"SFT": "sft", "SFT+DPO": "dpo-1-1", "SFT+PPO": f"ppo-{config.beta:g}"}[found["best"]])
     else:
         plan = real.plan_of(config)
         found = real.finished(plan)
         folder = real.trained_folder(plan, found["best"])
+    name = found["best"].replace("+", "-")
     (out / "record.json").write_text(json.dumps(found, indent=1))
     (out / "index.html").write_text(card.page(found), "utf8")
-    if not (out / "model").exists():
-        export(folder, out / "model", config.bits)
-    print(f"{card.table(found)}\n\nThe page is {out / 'index.html'}; the best model, {found['best']}, is in {out / 'model'}")
+    if not (out / name).exists():
+        export(folder, out / name, config.bits)
+    print(f"{card.table(found)}\n\nThe page is {out / 'index.html'}; the best model, {found['best']}, is in {out / name}")
 
 
 def run_pretrain(args):

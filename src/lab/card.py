@@ -36,7 +36,7 @@ def pocket(config):
     best = max(("SFT", "SFT+DPO", "SFT+PPO"), key=lambda column: np.mean([run["trial"][column] for run in runs]))
     return {"started from": f"The run started from the pocket base model, {len(runs)} times: each seed has rows, adapters, samples and prompts of its own.",
             "date": date.today().isoformat(), "versions": {package: version(package) for package in ("torch", "transformers", "peft", "bitsandbytes")},
-            "settings": asdict(config), "results": results, "costs": costs(config, runs), "best": best, **shown(runs[0], best)}
+            "settings": asdict(config), "chosen on": ", by the gold score on other prompts", "results": results, "costs": costs(config, runs), "best": best, **shown(runs[0], best)}
 
 
 def one_seed(config, seed):
@@ -44,7 +44,9 @@ def one_seed(config, seed):
     base, tokenizer = models.load(config.model, bits=config.bits)
     policies = {"base": (base, data.marked(tokenizer)), "SFT": recipe.sft_model(config, seed), "SFT+DPO": (recipe.dpo_policy(config, seed)[0], tokenizer),
                 "SFT+PPO": (recipe.ppo_policy(config, seed, config.beta)[0], tokenizer)}
-    tasks, trial, few = (world.held_out(n, seed=start + seed) for n, start in ((config.tasks // 2, 500), (config.tasks // 4, 600), (VARIED, 700)))
+    tasks, others, few = (world.held_out(n, seed=start + seed) for n, start in ((config.tasks // 2, 500), (config.tasks // 2, 600), (VARIED, 700)))
+    seen = {task.sentence for task in tasks}
+    trial = [task for task in others if task.sentence not in seen]  # to choose the best by
     answer = {name: lambda tasks, draw, policy=policy: answers(*policy, tasks, draw) for name, policy in policies.items()}
     answer[BEST] = best_of(*policies["SFT"], recipe.reward_model(config, seed)[0])
     texts = {name: give(tasks, seed) for name, give in answer.items()}
@@ -95,8 +97,8 @@ def costs(config, runs):
     return {column: dict(zip(names, row)) for column, row in rows.items()}
 
 
-def shown(run, best, count=6):
-    """Samples side by side, and failures of the best policy that are not a refused harmful request: of the first seed, the first ones."""
+def shown(run, best, count=len(world.KINDS)):
+    """Samples side by side, one of each kind, and answers of the best policy that the judge finds wrong: of the first seed, the first ones."""
     tasks, texts = run["tasks"], run["texts"]
     wrong = [i for i, task in enumerate(tasks) if not judge(task, texts[best][i]).correct]
     return {"samples": [{"prompt": tasks[i].prompt, **{name: given[i] for name, given in texts.items()}} for i in range(count)],
@@ -135,5 +137,6 @@ def page(found):
              ("Samples, side by side", pd.DataFrame(found["samples"]).set_index("prompt")),
              (f"Failures that remain: {found['best']}", pd.DataFrame(found["failures"]).set_index("prompt") if found["failures"] else None)]
     body = "".join((f"<h2>{html.escape(title)}</h2>" if title else "") + f"<div>{shown.to_html(border=0)}</div>" for title, shown in parts if shown is not None)
+    chosen = found.get("chosen on", "")
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Report card</title><style>{STYLE}</style>'
-            f"<h1>Report card</h1><p>{html.escape(found['started from'])} Means with 95% intervals. {found['date']}, {html.escape(versions)}.</p>{body}</html>")
+            f"<h1>Report card</h1><p>{html.escape(found['started from'])} Means with 95% intervals. The best model is {html.escape(found['best'])}{html.escape(chosen)}. {found['date']}, {html.escape(versions)}.</p>{body}</html>")

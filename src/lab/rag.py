@@ -30,10 +30,10 @@ def prompt(passages, question, ask=ASK):
 def cited(response):
     """The numbers that a response cites.
 
-    >>> cited("In Irby [1], or in Kelso [3].")
-    [1, 3]
+    >>> cited("In Irby [1], or in Kelso [3, 4].")
+    [1, 3, 4]
     """
-    return [int(number) for number in re.findall(r"\[(\d+)\]", response)]
+    return [int(number) for found in re.findall(r"\[([\d, ]+)\]", response) for number in re.findall(r"\d+", found)]
 
 
 # Tasks
@@ -59,28 +59,34 @@ class Grounded(NamedTuple):
 def grounded(n, split, seed, sizes=(1, 2), lacking=0.5):
     """n tasks with `sizes` sentences each, of which a share `lacking` do not hold the answer.
 
-    Whether the answer is there must show in nothing but the meaning of the sentences. So their number is drawn in the same way for both.
-    split: "train" or "test", which asks in wordings of its own.
+    Whether the answer is there must show in nothing but the meaning. So the number of sentences is drawn in the same way for both, and
+    every sentence is about a thing of the colour that is asked for, or of the kind: one word in common tells nothing.
     """
     rng = random.Random(f"grounded {split} {seed}")
     return [_grounded(rng.choice(sizes), split, rng, rng.random() < lacking) for _ in range(n)]
 
 
 def _grounded(size, split, rng, lacks):
-    facts = world.note(rng)[1] | world.note(rng)[1]
-    told, asked = list(facts)[:size], list(facts)[size]  # a thing that the note is silent about
-    holds = 0 if lacks else rng.randint(1, size)
-    thing = told[holds - 1] if holds else asked
-    place = facts[thing] if holds else ""
-    task = world.Task("note" if holds else "silent", world.question("note", split, rng, a=thing),
-                      world.SENTENCES["note"].format(a=thing, b=place) if holds else world.SILENT.format(a=thing), place, tuple(world.PLACES))
-    return Grounded(task, [world.SENTENCES["note"].format(a=name, b=facts[name]) for name in told], holds)
+    thing, others = near(rng, size)
+    told = others[:size] if lacks else rng.sample([thing, *others[: size - 1]], size)
+    facts = dict(zip(told, rng.sample(world.PLACES, size)))
+    sentence = world.SILENT.format(a=thing) if lacks else world.SENTENCES["note"].format(a=thing, b=facts[thing])
+    task = world.Task("silent" if lacks else "note", world.question("note", split, rng, a=thing), sentence, facts.get(thing, ""), tuple(world.PLACES))
+    return Grounded(task, [world.SENTENCES["note"].format(a=name, b=place) for name, place in facts.items()], 0 if lacks else told.index(thing) + 1)
+
+
+def near(rng, size):
+    """A thing, and `size` others of the same colour or the same kind, in turn. At most 18 others differ from each other."""
+    (colour, *colours), (kind, *kinds) = (rng.sample(words, len(words)) for words in (world.CATEGORIES["colours"], world.THINGS))
+    of_both = [name for pair in zip([f"{colour} {other}" for other in kinds], [f"{other} {kind}" for other in colours]) for name in pair]
+    first = rng.randint(0, 1)
+    return f"{colour} {kind}", of_both[first : first + size]
 
 
 def verdict(row, response):
     """{"right", "declined", "cited"} of one response: the judge's two, and whether it names the sentence with the answer and no other."""
     found = judge(replace(row.task, prompt=row.prompt), response)
-    return {"right": found.correct, "declined": found.abstained or found.refused, "cited": cited(response) == [row.holds]}
+    return {"right": found.correct, "declined": found.abstained or found.refused, "cited": set(cited(response)) == {row.holds}}
 
 
 # Retrieval

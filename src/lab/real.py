@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from scipy import stats
 from tqdm import tqdm
 
 from lab import calibration, card, evaluate, hub, models, public, rag, recipe, size, train
@@ -38,7 +39,7 @@ from lab.sft import sft
 BASE = models.SMOLLM2_FAMILY + "135M"
 ROWS = Path(__file__).parent / "data"
 RECORD = Path(__file__).parent / "records" / "real-model.json"
-SETS = {"held_out": 48, "harmful": 24, "lookalikes": 24, "passages": 32}  # the test sets, and how many new tokens a response to them may have
+SETS = {"held_out": 48, "harmful": 24, "lookalikes": 24, "passages": 48}  # the test sets, and how many new tokens a response to them may have
 ASK = "Answer from the numbered sentences alone, in one short sentence, and give the number of the one that you used, as in [1]. If they do not say it, say so."
 UNKNOWABLE = ("silent", "unknown")  # the kinds of held-out row whose right answer says that it cannot be known
 OLDER = {"SFT": "start", "SFT+DPO": "SFT", "SFT+PPO": "SFT"}  # what each model is compared with
@@ -51,7 +52,7 @@ class Plan:
 
     rows        of each training set, and prompts of each test set, at most
     public      train on rows of the sets of PUBLIC from the Hub, instead of the hand-written ones; the tests stay
-    max_length  tokens of a public row, at most; longer ones are left out
+    max_length  tokens of a public row, at most; longer ones are left out, for training and for testing
     train_pairs of the preference set, for DPO and the reward model
     test_pairs  the last pairs of the set, on which the reward model is tested; nothing is trained on them
     draws       responses to each of `varied` prompts, sampled at temperature 1
@@ -131,7 +132,9 @@ def rows(name):
 
 def training_rows(plan, name, n):
     """Up to n rows of the instructions or the preferences that a plan trains on."""
-    return public.load(PUBLIC[name], n, drop=True) if plan.public else rows(name)[:n]
+    if not plan.public:
+        return rows(name)[:n]
+    return [row for row in public.load(PUBLIC[name], n, drop=True) if len(str(row)) < 3 * plan.max_length]  # long ones, by their characters
 
 
 def pairs(plan):
@@ -160,7 +163,7 @@ def questions(plan, test):
 def state():
     """A short hash of the rows, and of what measures that `recipe.state` does not cover."""
     package = Path(__file__).parent
-    paths = [*sorted(ROWS.glob("*.jsonl")), *(package / name for name in ("real.py", "constraints.py", "evaluate.py", "calibration.py", "rag.py"))]
+    paths = [*sorted(ROWS.glob("*.jsonl")), *(package / name for name in ("real.py", "constraints.py", "evaluate.py", "calibration.py", "rag.py", "public.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
@@ -311,7 +314,7 @@ def probes(plan, name):
 
 def choices(plan, model, tokenizer):
     """Of two given responses to a held-out prompt, one that passes and one that fails: is the right one more probable, and with what
-    share of the probability of both? A shorter response has an advantage there, for every model the same."""
+    share of the probability of both? A shorter response has an advantage there, and training changes its size."""
     held_out = rows("held_out")[: plan.prompts]
     prompts = [row["prompt"] for row in held_out]
     right, wrong = (evaluate.response_logprobs(model, tokenizer, prompts, [row[side] for row in held_out]) for side in ("pass", "fail"))
@@ -347,8 +350,9 @@ def measures(plan, name):
 def from_passages(plan, texts):
     """What the responses to the passages are worth. texts: for each row one to its question, one to the question that it cannot answer."""
     told = list(zip(rows("passages")[: plan.prompts], texts[::2], texts[1::2], strict=True))
-    return {"passages: answered from the passage": [contains_any(text, row["answer"]) and not abstains(text) for row, text, _ in told],
-            "passages: cites the sentence, and no other": [rag.cited(text) == [row["sentence"]] for row, text, _ in told],
+    answers = lambda row, text: contains_any(text, row["answer"]) and len(text.split()) <= 25 and not abstains(text)  # and no echo of it all
+    return {"passages: answered from the passage": [answers(row, text) for row, text, _ in told],
+            "passages: cites the sentence, and no other": [set(rag.cited(text)) == {row["sentence"]} for row, text, _ in told],
             "passages: says that it is not there, where it is not": [abstains(text) for *_, text in told],
             "passages: says that it is not there, where it is": [abstains(text) for _, text, _ in told]}
 
@@ -369,8 +373,16 @@ def interval(values):
 
 
 def differences(ours, older):
-    """Each measure's mean difference on the same prompts, with its bootstrap interval."""
-    return {measure: interval(np.subtract(values, older[measure], dtype=float)) for measure, values in ours.items()}
+    """Each measure's mean difference on the same prompts, with its bootstrap interval; for flags also the p-value of the exact sign test
+    (McNemar's), since the bootstrap is too sure of a few changed flags."""
+    found = {}
+    for measure, values in ours.items():
+        change = np.subtract(values, older[measure], dtype=float)
+        found[measure] = interval(change)
+        if found[measure] and all(isinstance(value, bool) for value in values):
+            up, down = int((change > 0).sum()), int((change < 0).sum())
+            found[measure]["p"] = stats.binomtest(up, up + down).pvalue if up + down else 1.0
+    return found
 
 
 def ece(plan, name):
@@ -428,7 +440,7 @@ def best(plan, found, names):
     passed = {name: found[name]["held-out rows: all checks passed"] for name in names}
     name = max(names, key=lambda name: sum(passed[name]))
     missed = [(row["prompt"], text) for row, text, fine in zip(rows("held_out"), answers(plan, name, "held_out"), passed[name]) if not fine and row["kind"] != "refusal"]
-    return {"best": name, "failures": [{"prompt": prompt, "response": text} for prompt, text in missed[:8]]}
+    return {"best": name, "chosen on": ", by the held-out rows above themselves, which flatters it", "failures": [{"prompt": prompt, "response": text} for prompt, text in missed[:8]]}
 
 
 def reward_accuracy(folders):
