@@ -64,7 +64,7 @@ def gpu():
     """The GPU's compute capability, its bytes, its driver (None if nvidia-smi is not there) and torch's CUDA; {} without a GPU."""
     if not torch.cuda.is_available():
         return {}
-    found, tool = torch.cuda.get_device_properties(), shutil.which("nvidia-smi")
+    found, tool = torch.cuda.get_device_properties(0), shutil.which("nvidia-smi")
     ask = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(ask, capture_output=True, text=True).stdout.split("\n")[0].strip() or None if tool else None
     return {"compute capability": f"{found.major}.{found.minor}", "total_bytes": found.total_memory, "driver": driver, "CUDA": torch.version.cuda}
@@ -113,7 +113,7 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
     import trl
 
     model, tokenizer = start(config, adapter, seed)
-    given = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    given = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
     clock, texts = Clock(), [as_text(row, tokenizer) for row in in_order(rows, config, tokenizer, seed)]
     with tempfile.TemporaryDirectory() as folder, models.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,7 +125,7 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
         run = getattr(trl, f"{kind}Trainer")(model=model, args=settings, train_dataset=as_dataset(texts), processing_class=tokenizer, callbacks=[clock])
         # TRL makes the adapter of a 4-bit model bfloat16. Ours is float32, and fp16's scaled gradients need it to be.
         for name, p in model.named_parameters():
-            p.data = given.get(name, p.data)
+            p.data = given[name].to(p.device) if name in given else p.data
         run.remove_callback(PrinterCallback)
         run.train()
     log = [record for record in run.state.log_history if "loss" in record]
@@ -238,9 +238,9 @@ def chosen(options):
         return replace(config, model=models.POCKET, ppo_updates=2, **tiny), 8, "The pocket model on a CPU: this shows that the program runs, and nothing else."
     if not torch.cuda.is_available():
         raise ValueError("there is no GPU here: run this where there is one, or look at its tiny form with --cpu --out FILE")
-    torch.cuda.set_per_process_memory_fraction(share(torch.cuda.get_device_properties().total_memory))  # before anything is allocated
+    torch.cuda.set_per_process_memory_fraction(share(torch.cuda.get_device_properties(0).total_memory))  # before anything is allocated
     config = replace(config, precision=precision(), ppo_updates=3, sft_rows=8 * config.batch_size, dpo_prompts=8 * config.batch_size)
-    return (replace(config, model=options.model), ROLLOUTS, f"{options.model}, as asked for.") if options.model else (*reachable(config), )
+    return (replace(config, model=options.model), ROLLOUTS, f"{options.model}, as asked for.") if options.model else reachable(config)
 
 
 def reachable(config):
@@ -266,7 +266,7 @@ def main(arguments=None):
                  "cap_bytes": None if options.cpu else ROOM, "machine": real.machine() | gpu(), "settings": asdict(config),
                  "versions": {"python": platform.python_version()} | {package: version(package) for package in (*real.PACKAGES, "trl")}}
         found |= check(config, options.seed, rollouts)
-    except (CheckFailed, PPOError, FloatingPointError) as error:
+    except (CheckFailed, PPOError, FloatingPointError, torch.OutOfMemoryError) as error:
         print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
