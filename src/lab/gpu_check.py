@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 
 from lab import data, memory, models, real, size
@@ -112,6 +113,7 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
     """TRL's training, kind "SFT" or "DPO", on the same rows in the same batches, cut into the same parts: our log's keys."""
     import trl
 
+    disable_progress_bars()
     model, tokenizer = start(config, adapter, seed)
     given = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
     clock, texts = Clock(), [as_text(row, tokenizer) for row in in_order(rows, config, tokenizer, seed)]
@@ -122,7 +124,7 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
             num_train_epochs=1, learning_rate=lr, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0,
             train_sampling_strategy="sequential", gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(), fp16=config.precision == "fp16",
             bf16=config.precision == "bf16", logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, seed=seed, **options)
-        run = getattr(trl, f"{kind}Trainer")(model=model, args=settings, train_dataset=as_dataset(texts), processing_class=tokenizer, callbacks=[clock])
+        run = getattr(trl, f"{kind}Trainer")(model=model, args=settings, train_dataset=Dataset.from_list(texts), processing_class=tokenizer, callbacks=[clock])
         # TRL makes the adapter of a 4-bit model bfloat16. Ours is float32, and fp16's scaled gradients need it to be.
         for name, p in model.named_parameters():
             p.data = given[name].to(p.device) if name in given else p.data
@@ -140,14 +142,6 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.ends.append(time.perf_counter())
-
-
-def as_dataset(rows):
-    """The rows as a data set for TRL, without a progress bar."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    return datasets.Dataset.from_list(rows)
 
 
 def as_text(row, tokenizer):
