@@ -130,6 +130,8 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
             p.data = given[name].to(p.device) if name in given else p.data
         run.remove_callback(PrinterCallback)
         run.train()
+    if {p.dtype for name, p in model.named_parameters() if name in given} != {torch.float32}:
+        raise CheckFailed(f"{kind} in TRL: the adapter was not float32 as ours is, so the two runs cannot be compared")
     log = [record for record in run.state.log_history if "loss" in record]
     return [{"loss": one["loss"], "tokens": int(one["num_tokens"]), "seconds": end} for one, end in zip(log, clock.ends, strict=True)]
 
