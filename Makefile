@@ -4,13 +4,14 @@
 #   make release         makes the exercise notebooks from solutions/
 #   make grade SUBMISSIONS=folder OUT=folder    grades a folder of notebooks (FORCE=1, FRESH=1: see book/instructors.md)
 #   make real-model      the whole recipe on SmolLM2-135M, in at most 40 minutes; writes src/lab/records/real-model.json
+#   make gpu-check       the labs at size gpu in short, on one GPU held to 15 GB, beside TRL; writes src/lab/records/gpu-check.json
 #   make lock            resolves requirements.in into requirements.txt again
 
 PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 READY := .venv/ready
 
-.PHONY: book test notebooks release grade real-model lock clean
+.PHONY: book test notebooks release grade real-model gpu-check lock clean
 
 book: notebooks
 	$(BIN)/jupyter-book build . $(if $(STRICT),--all --warningiserror --keep-going)
@@ -29,6 +30,9 @@ grade: $(READY)
 # Killed, it goes on with the same command. Alone on the machine: two trainings at once are many times slower.
 real-model: $(READY)
 	$(BIN)/python -m lab.real --out src/lab/records/real-model.json
+
+gpu-check: $(READY)
+	$(BIN)/python -m lab.gpu_check --out src/lab/records/gpu-check.json
 
 # The page tests look at the built book, so it is built first. Chapters and tests run side by side, each on one thread: on
 # models this small a second thread gains little, and two processes of two threads on two cores would stand in each other's
