@@ -27,15 +27,16 @@ def claims(code):
 
 
 def calls(package):
-    """{function: functions that it names} of all modules in the folder src/lab. Methods count for their class."""
+    """{function or constant: functions that it names} of all modules in the folder src/lab. Methods count for their class."""
     found = {}
     for path in [*package.glob("*.py"), *package.glob("*/__init__.py")]:
         tree, module = ast.parse(path.read_text("utf8")), path.parent.name if path.stem == "__init__" else path.stem
         nodes = {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         known = _imported(tree) | {name: f"{module}.{name}" for name in nodes}
         found |= {f"{module}.{name}": _functions(node, {}, known) for name, node in nodes.items()}
-        constants = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
-        found |= {f"{module}.{node.targets[0].id}": _functions(node.value, {}, known) for node in constants}
+        for node in (node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value):
+            names = (part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
+            found |= dict.fromkeys((f"{module}.{name}" for name in names), _functions(node.value, {}, known))
     return found
 
 
