@@ -115,7 +115,7 @@ def real_note(record):
     """What the column comes from."""
     if not record:
         return "`make real-model`, which would fill most of the column on a real model, has not been run yet: there is no record of it."
-    return f"{escape(record['started from'])} The record is of {record['date']}, of one seed, on {escape(record['machine']['device'])}."
+    return f"{escape(record['started from'])} The record is of {record['date']}: one seed, {escape(record['machine']['device'])}."
 
 
 def measures(record):
@@ -136,7 +136,7 @@ def measures(record):
 
 
 def _interval(one, sign=""):
-    return f"{one['mean']:{sign}.2f} [{one['low']:{sign}.2f}, {one['high']:{sign}.2f}]"
+    return f"{one['mean']:{sign}.2f} [{one['low']:{sign}.2f}, {one['high']:{sign}.2f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _beside(id, record):
@@ -148,7 +148,8 @@ def _beside(id, record):
 def _real_cell(id, rows, record):
     """The first measure for each model; or where else a real model was measured."""
     if found := _beside(id, record):
-        return "<br>".join(f"{column} {escape(text)}" for column, text in found[0][1].items() if " against " not in column)
+        measure, columns = found[0]
+        return "<br>".join([f"{escape(measure)}:", *(f"{column} {escape(text)}" for column, text in columns.items() if " against " not in column)])
     if any("SmolLM2" in row["experiment"] + row["measured"] for *_, row in rows if row["id"] == id):
         return f"{{ref}}`SmolLM2-135M, in the chapter <ledger-{id.lower()}>`"
     return "not run yet" if id in REAL and not record else "–"
@@ -163,7 +164,7 @@ def _real_list(id, record):
 
 
 def measured_with(root):
-    """{claim: functions of the package} over all chapters. The newest notebook's code counts, as the claims come from there."""
+    """{claim: functions of the package} over all chapters, from the code that the stored notebooks ran."""
     found = defaultdict(set)
     for source in {source for source, *_ in measured(root)}:
         cells = chapters.code_cells(chapters.read_notebook(source.with_suffix(".ipynb")))
