@@ -245,14 +245,14 @@ def test_pages_follow_a_notebook_although_their_own_text_is_unchanged(project):
     shutil.copy(ROOT / "_config.yml", project)
     (project / "_toc.yml").write_text("format: jb-book\nroot: book/ledger\nchapters: [{file: chapters/01-small}]\n")
     (project / "book").mkdir()
-    (project / "book" / "ledger.md").write_text("# Ledger\n\n{{ ledger_summary }}\n\n{{ ledger_table }}\n")
+    (project / "book" / "ledger.md").write_text("# Ledger\n\n{{ ledger_summary }}\n\n{{ ledger_table }}\n\n## Each\n\n{{ ledger_entries }}\n")
     (project / "book" / "references.bib").write_text("")
     chapter, ledger = built(project)
-    assert "It measured 6." in chapter and "Again 6," in chapter and "<strong>6</strong>" in ledger
+    assert "It measured 6." in chapter and "Again 6," in chapter and 'ledger.html#ledger-a1' in chapter and '01-small.html#claim-01-small-a1-1' in ledger and "<strong>It held:</strong> 6." in ledger
     edit(project / "src" / "lab" / "deep.py", "return 3", "return 4")
     notebooks.build(project)
     chapter, ledger = built(project)
-    assert "It measured 8." in chapter and "<strong>8</strong>" in ledger
+    assert "It measured 8." in chapter and "<strong>It held:</strong> 8." in ledger
 
 
 # --- what a chapter stands on ----------------------------------------------------------------------------------------

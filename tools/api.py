@@ -9,16 +9,31 @@ import re
 import textwrap
 
 
-def reference(path, labels):
-    """The module's docstring, then each public function and class with its signature. labels: those that the book defines."""
+def reference(path, labels, module, notes):
+    """The module's docstring, then each public function and class with its signature. labels: those that the book defines.
+    notes: {function: Markdown} to stand below its docstring."""
     tree = ast.parse(path.read_text("utf8"))
-    members = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-               and not node.name.startswith("_") and ast.get_docstring(node)]
-    return "\n\n".join([_prose(ast.get_docstring(tree), labels), *(_member(node, labels) for node in members)])
+    shown = [_member(node, labels, label(module, node.name), notes.get(node.name, "")) for node in members(tree)]
+    return "\n\n".join([_prose(ast.get_docstring(tree), labels), *shown])
 
 
-def _member(node, labels):
-    return f"### `{node.name}`\n\n```python\n{_signature(node)}\n```\n\n{_prose(ast.get_docstring(node), labels)}"
+def members(tree):
+    """The public functions and classes of a module that have a docstring."""
+    return [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and ast.get_docstring(node)]
+
+
+def label(module, name=""):
+    """What a link to a module's or a function's reference names. Sphinx does not tell a class Fit from a function fit, so it is said here.
+
+    >>> label("overopt", "fit"), label("overopt", "Fit")
+    ('api-overopt-fit', 'api-overopt-class-fit')
+    """
+    return "-".join(filter(None, ["api", module, "class" * name[:1].isupper(), name])).lower()
+
+
+def _member(node, labels, label, note):
+    parts = [f"({label})=\n### `{node.name}`", f"```python\n{_signature(node)}\n```", _prose(ast.get_docstring(node), labels), note]
+    return "\n\n".join(filter(None, parts))
 
 
 def _signature(node):

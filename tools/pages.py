@@ -1,7 +1,7 @@
 """The Sphinx extension of the book: a chapter's page is its Markdown source with the outputs of its stored notebook.
 
 Nothing is executed here. Every page may quote recorded values as {{ name }} (another chapter's as {{ 06-dpo.name }}),
-and the ledger and status tables are made from the stored notebooks.
+and the ledger (tools/ledger.py) and the status table are made from the stored notebooks.
 """
 
 import re
@@ -10,11 +10,10 @@ from pathlib import Path
 import nbformat
 from sphinx.errors import ExtensionError
 
-from lab import report
 from lab.report import CLAIM_MIME, VALUES_MIME
-from tools import api, colab, plain
-from tools.chapters import (all_values, attach_outputs, claims, code_cells, exercises, fill, read_notebook, read_source,
-                            sources, values)
+from tools import colab, ledger, plain
+from tools.chapters import all_values, attach_outputs, claims, exercises, fill, read_notebook, read_source, sources, values
+from tools.markdown import table
 
 STATUS_COLUMNS = ("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
@@ -48,7 +47,7 @@ def put_outputs_in(app, docname, source):
 def _ingredients(root):
     """All that a page may be made of besides its own text."""
     notebooks = [source.with_suffix(".ipynb") for source in sources(root)]
-    return [*notebooks, *root.glob("src/lab/**/*.py"), *root.glob("tools/*.py"), *root.glob("solutions/*.md")]
+    return [*notebooks, *root.glob("src/lab/**/*.py"), *root.glob("src/lab/records/*.json"), *root.glob("tools/*.py"), *root.glob("solutions/*.md")]
 
 
 def chapter(text, path, quoted):
@@ -57,44 +56,31 @@ def chapter(text, path, quoted):
     if stored is None:
         raise ValueError("it has no notebook yet: run `make book`")
     attach_outputs(notebook, stored)
-    known = quoted | values(stored)
+    known, boxes = quoted | values(stored), iter(ledger.labels(path.stem, claims(stored)))
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = fill(cell.source, known)
         else:
-            _prepare_outputs(cell)
+            _prepare_outputs(cell, boxes)
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     _say_how_it_ran(notebook.cells[0], path, stored.metadata["run"])
     return notebook
 
 
 def page(text, root):
-    """Any other page, with the two tables and the chapters' values filled in."""
-    tables = {"ledger_table": ledger_table(root), "ledger_summary": ledger_summary(root), "status_table": status_table(root),
-              "exercise_table": exercise_table(root)}
-    return read_source(fill(text, all_values(root) | tables | _references(text, root)))
+    """Any other page, with the tables, the ledger, the references of modules and the chapters' values filled in."""
+    tables = {"status_table": status_table(root), "exercise_table": exercise_table(root)}
+    claims = ledger.page(root) if "{{ ledger_" in text else {}
+    return read_source(fill(text, all_values(root) | tables | claims | _references(text, root)))
 
 
 def _references(text, root):
     """{"api.sft": reference of lab.sft, ...} for the modules that the page names."""
-    labels, _ = plain.index(sources(root)) if "{{ api." in text else ({}, {})
-    paths = {name: root / "src" / "lab" / name for name in re.findall(r"\{\{ api\.(\w+) \}\}", text)}
-    files = {name: path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for name, path in paths.items()}
-    return {f"api.{name}": api.reference(file, labels) for name, file in files.items()}
-
-
-def ledger_table(root):
-    """Every claim of the course, with what the chapters measured, or where it will be measured."""
-    measured = _measured(root)
-    rows = [row for id in report.CLAIMS for row in (_measured_rows(id, measured) or [_planned_row(id)])]
-    return _table(("id", "claim", "experiment", "measured", "did it hold?", "chapter"), rows)
-
-
-def ledger_summary(root):
-    rows = [row for _, row in _measured(root)]
-    ids, failed = {row["id"] for row in rows}, {row["id"] for row in rows if not row["held"]}
-    return (f"{len(ids)} of {len(report.CLAIMS)} claims have been measured so far: {len(ids - failed)} held, "
-            f"{len(failed)} did not hold in at least one experiment.")
+    names = re.findall(r"\{\{ api\.(\w+) \}\}", text)
+    if not names:
+        return {}
+    (labels, _), claims = plain.index(sources(root)), ledger.used_for(root)
+    return {f"api.{name}": ledger.reference(name, root, labels, claims) for name in names}
 
 
 def status_table(root):
@@ -103,7 +89,7 @@ def status_table(root):
     for source in sources(root):
         run = read_notebook(source.with_suffix(".ipynb")).metadata["run"]
         rows.append((_link(source), f"{run['seconds']:.0f}", run["date"], *(run["versions"][name] for name in STATUS_COLUMNS)))
-    return _table(("chapter", "seconds", "executed on", *STATUS_COLUMNS), rows)
+    return table(("chapter", "seconds", "executed on", *STATUS_COLUMNS), rows)
 
 
 def exercise_table(root):
@@ -114,26 +100,11 @@ def exercise_table(root):
         minutes = [sum(each[2] for each in found if each[1] == level) for level in ("warm-up", "core", "stretch")]
         files = f"{{download}}`notebook <{_exercise(source)}>` {_button(root, 'Colab', _exercise(source)[1:])}"
         rows.append((_link(source), files, len(found), *minutes, sum(each[3] for each in found)))
-    return _table(("chapter", "exercises", "how many", "minutes, warm-up", "core", "stretch", "points"), rows)
+    return table(("chapter", "exercises", "how many", "minutes, warm-up", "core", "stretch", "points"), rows)
 
 
 def _exercise(source):
     return f"/exercises/{source.stem}.ipynb"
-
-
-def _measured(root):
-    """(chapter source, ledger row) for each claim that a chapter recorded."""
-    return [(source, row) for source in sources(root) for row in claims(read_notebook(source.with_suffix(".ipynb")))]
-
-
-def _measured_rows(id, measured):
-    return [(id, report.CLAIMS[id].sentence, row["experiment"], " ".join(filter(None, [f"**{row['measured']}**", row["note"]])),
-             "yes" if row["held"] else "**no**", _link(source)) for source, row in measured if row["id"] == id]
-
-
-def _planned_row(id):
-    claim = report.CLAIMS[id]
-    return id, claim.sentence, "not yet measured", "", "", f"planned: chapter {int(claim.chapter[:2])}"
 
 
 def _link(source):
@@ -141,17 +112,14 @@ def _link(source):
     return f"[{title}](../chapters/{source.name})"
 
 
-def _table(header, rows):
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines)
-
-
-def _prepare_outputs(cell):
-    """Leave out what is for the ledger only, and move an image's alt text to the cell, where the book's builder looks."""
+def _prepare_outputs(cell, boxes):
+    """Link a claim's box to the ledger, leave out the values, and move an image's alt text to the cell, where the book's builder looks.
+    boxes: the labels of the boxes to come."""
     for output in cell.outputs:
-        for mime in (VALUES_MIME, CLAIM_MIME):
-            output.get("data", {}).pop(mime, None)
+        output.get("data", {}).pop(VALUES_MIME, None)
+        if CLAIM_MIME in output.get("data", {}):
+            output.data = {"text/markdown": ledger.box(output.data, next(boxes))}
+            cell.metadata.setdefault("mystnb", {})["markdown_format"] = "myst"
     alts = [output.metadata["image/png"].get("alt") for output in cell.outputs if "image/png" in output.get("metadata", {})]
     if len(alts) > 1:
         raise ValueError("a cell shows two figures; give each its own cell, so that each has its own alt text")
