@@ -73,7 +73,7 @@ class Plan:
     max_length: int = 768
     rows: int = 1000
     prompts: int = 1000
-    train_pairs: int = 160
+    train_pairs: int = 128
     test_pairs: int = 75
     sft_lr: float = 5e-4
     sft_epochs: float = 1
