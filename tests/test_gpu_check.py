@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab import gpu_check, memory, models, plan, size
-from lab.gpu_check import LENGTH, MINIBATCH, NEW, ROLLOUTS, ROOM
+from lab import gpu_check, memory, models, plan, real, size
+from lab.gpu_check import LENGTH, NEW, ROLLOUTS, ROOM
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["load", "SFT", "SFT in TRL", "SFT, full windows", "DPO", "DPO in TRL", "reward model", "PPO"]
@@ -126,10 +126,15 @@ def test_dpo_fits_up_to_256_tokens():
     assert peak(2 * GPU.batch_size, 256, accumulation=1) > ROOM and peak(2 * PARTS, 384) > ROOM
 
 
+def test_the_public_rows_of_the_card_fit_one_at_a_time():
+    public = real.plan_of(GPU)
+    assert public.batch_size == public.accumulation and peak(2, public.max_length, accumulation=public.accumulation) < ROOM
+
+
 def test_ppo_fits_with_small_minibatches_only():
     longest, frozen = 96, 2 * memory.weight_bytes(SHAPE, GPU.bits)  # tokens of a hand-written prompt; the reference and the reward model
     step = lambda rows: frozen + peak(rows, longest + NEW, supervised=NEW + 1, accumulation=1)
-    assert step(MINIBATCH) < ROOM < step(32)
+    assert step(GPU.ppo_rows) < ROOM < step(32)
     decoded, cache = 2 * memory.linear_parameters(SHAPE), plan.cache_bytes(SHAPE, ROLLOUTS * (longest + NEW), bits=32)
     assert frozen + memory.weight_bytes(SHAPE, GPU.bits) + decoded + cache < ROOM  # while it samples
 

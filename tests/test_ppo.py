@@ -126,3 +126,20 @@ def test_empty_responses_stop_the_run(policy, tokenizer, monkeypatch):
     monkeypatch.setattr("lab.ppo.sample_ids", lambda model, tokenizer, ids, **_: [[tokenizer.eos_token_id]] * len(ids))
     with pytest.raises(PPOError, match="update 1: every response is empty"):
         ppo(policy, copy.deepcopy(policy), tokenizer, PROMPTS, lambda asked, texts: [1.0] * len(texts), **FAST)
+
+
+def test_half_precision_starts_at_its_reference_and_goes_on_after_a_kill(policy, tokenizer, tmp_path):
+    """On a CPU bf16 stands in for the fp16 of a T4, which a CPU has not."""
+    start, first, second = (copy.deepcopy(policy) for _ in range(3))
+    wanted = run(policy, tokenizer, precision="bf16")
+    assert abs(wanted[0]["kl"]) < 0.05
+
+    def dies(asked, texts, calls=count()):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(first, tokenizer, precision="bf16", watch=dies, out=tmp_path)
+    got = ppo(second, start, tokenizer, PROMPTS, letters, **FAST | dict(updates=5, max_kl=1e4), precision="bf16", out=tmp_path)
+    assert numbers(got) == numbers(wanted)

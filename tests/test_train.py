@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from conftest import PAIR_ROWS, ROWS, tiny
 
 from lab import dpo as dpo_module
@@ -32,6 +33,11 @@ def test_dpo_starts_at_ln_2_and_falls(model, tokenizer, pairs):
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert log[-1]["loss"] < 0.5 and log[-1]["accuracy"] == 1.0
     assert log[-1]["margin"] == pytest.approx(log[-1]["reward_chosen"] - log[-1]["reward_rejected"], abs=1e-5)
+
+
+def test_dpo_starts_at_ln_2_in_half_precision_too(model, tokenizer, pairs):
+    """The reference is read in the precision of the policy. What is left is rounding, which depends on a batch's pads."""
+    assert dpo(add_lora(model), tokenizer, pairs, beta=1.0, lr=1e-3, batch_size=len(pairs), precision="bf16")[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
 
 
 def test_the_reference_of_dpo_is_the_model_handed_in(model, tokenizer, rows, pairs):
@@ -145,6 +151,16 @@ def test_the_checkpoint_holds_the_trainable_weights_only(model, tokenizer, rows,
     with safe_open(tmp_path / "training.safetensors", "pt") as file:
         weights = [key for key in file.keys() if key.startswith("weight/")]
     assert weights and all("lora_" in key for key in weights)
+
+
+def test_the_scale_of_an_fp16_loss_is_kept(model, tmp_path):
+    def optimizer(scale):
+        return AcceleratedOptimizer(torch.optim.AdamW(add_lora(model).parameters()), scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+
+    before, after = optimizer(128.0), optimizer(65536.0)
+    train_module.save(tmp_path, model, before, {}, [])
+    train_module.restore(tmp_path, model, after, {})
+    assert after.scaler.get_scale() == 128.0
 
 
 def test_training_leaves_the_frozen_base_alone(model, tokenizer, rows):

@@ -11,7 +11,7 @@ import torch
 from lab.data import PAIRS, by_length, encode_all, encode_pair, name_of, pair_collator, read
 from lab.models import supervised_logits
 from lab.objectives import dpo_loss, implicit_reward, sequence_logprobs
-from lab.train import length, train
+from lab.train import length, new_accelerator, train
 
 
 def dpo(model, tokenizer, pairs, *, beta, lr, epochs=1, batch_size=32, seed=0, max_length=None, drop=False, **loop):
@@ -26,7 +26,8 @@ def dpo(model, tokenizer, pairs, *, beta, lr, epochs=1, batch_size=32, seed=0, m
     max_length = max_length or model.config.max_position_embeddings
     examples = encode_all(read(pairs, PAIRS), encode_pair, tokenizer, max_length, name_of(pairs), drop)
     collate = pair_collator(tokenizer)
-    examples = add_reference(model, examples, collate, batch_size)
+    with new_accelerator(loop.get("precision", "no")).autocast():  # the reference is read in the precision of the policy, or the loss would not start at ln 2
+        examples = add_reference(model, examples, collate, batch_size)
     return train(model, examples, collate, lambda model, batch: loss(model, batch, beta), lr=lr, epochs=epochs,
                  batch_size=batch_size, seed=seed, **loop)
 

@@ -35,7 +35,7 @@ from lab.train import batch_order, length
 RECORD = real.RECORD.with_name("gpu-check.json")
 ROOM = 15 * 10**9  # bytes: what a 16 GB card has left beside the driver's own
 LENGTH = 512  # tokens of the longest conversation that SFT is tried on, in full windows
-ROLLOUTS, MINIBATCH, NEW = 64, 8, 48  # of PPO; 32 responses at a time, as on a CPU, would not fit by the ledger
+ROLLOUTS, NEW = 64, 48  # of PPO
 # How far the first loss may be from TRL's, relatively: the two sum in another order, in numbers of 24, 11 or 8 binary digits.
 TOLERANCE = {"no": 1e-4, "fp16": 2e-3, "bf16": 1e-2}
 
@@ -168,7 +168,7 @@ def in_ppo(config, prompts, seed, adapter, judge, rollouts):
     (policy, tokenizer), (reference, _) = start(config, adapter), start(config, adapter)
     learnt = load_reward(judge, config.bits)
     return ppo(policy, reference, tokenizer, prompts, lambda x, y: rewards(learnt, tokenizer, x, y), beta=config.beta, lr=config.ppo_lr,
-               updates=config.ppo_updates, rollouts=rollouts, minibatch=MINIBATCH, max_new_tokens=NEW, seed=seed)
+               updates=config.ppo_updates, rollouts=rollouts, minibatch=config.ppo_rows, precision=config.precision, max_new_tokens=NEW, seed=seed)
 
 
 # The check

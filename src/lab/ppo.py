@@ -43,8 +43,8 @@ class ActorCritic(nn.Module):
 
 
 def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=1e-3, updates=60, rollouts=64, epochs=2,
-        minibatch=32, clip=0.2, gamma=1.0, lam=0.95, value_weight=0.1, max_new_tokens=48, max_kl=100.0, seed=0, watch=None,
-        out=None, save_every=1):
+        minibatch=32, clip=0.2, gamma=1.0, lam=0.95, value_weight=0.1, max_new_tokens=48, max_kl=100.0, seed=0, precision="no",
+        watch=None, out=None, save_every=1):
     """Tune `policy` in place to earn `reward_fn` and stay near `reference`; returns the log, one dict for each update:
     score, kl (k1) and kl_k3, nats per response; length; entropy, nats per token, estimated by -log pi of the samples;
     tokens and seconds so far; policy_loss, value_loss, approxkl and clipfrac of its training passes.
@@ -53,13 +53,15 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
     reward_fn  (prompts, responses) -> one number for each, as a tensor or list.
     beta       price of a nat of KL, charged token by token. 0 charges nothing.
     max_kl     nats per response at which the run is stopped.
+    precision  as in lab.train.train: what the forward passes over responses compute in.
     watch      (prompts, responses) -> dict of numbers for the log, such as a gold score. The policy never sees them.
     out        a folder for the adapter and the state of the run, written every `save_every` updates, after the checks, and at
                the end. Called again with the same `out`, an interrupted run goes on where it was written.
     """
-    actor = ActorCritic(policy)
+    accelerator, actor = train.new_accelerator(precision), ActorCritic(policy)
     optimizer = torch.optim.AdamW([{"params": [p for p in policy.parameters() if p.requires_grad], "lr": lr},
                                    {"params": actor.value_head.parameters(), "lr": value_lr}], weight_decay=0.0)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     settings = dict(beta=beta, lr=lr, value_lr=value_lr, updates=updates, rollouts=rollouts, epochs=epochs, minibatch=minibatch, clip=clip, gamma=gamma,
                     lam=lam, value_weight=value_weight, max_new_tokens=max_new_tokens, seed=seed, data=zlib.crc32(repr(prompts).encode()))
     log = train.restore(out, actor, optimizer, settings) if out else []
@@ -74,7 +76,7 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
         scores = torch.as_tensor(reward_fn(asked, texts), dtype=torch.float32, device=policy.device)  # (B,)
         check_scores(scores, asked, update)
         # 3. Penalise: beta (log pi - log pi_ref) for each token; summed over a response this is the sequence's KL, k1.
-        with torch.no_grad():
+        with torch.no_grad(), accelerator.autocast():
             old_logps, old_values, mask = by_parts(actor, batch)
             (ref_logps,) = by_parts(lambda **part: [token_logprobs(*models.supervised_logits(reference, **part))[:, :-1]], batch)
         k1, _, k3 = kl_estimators(old_logps, ref_logps)
@@ -88,7 +90,7 @@ def ppo(policy, reference, tokenizer, prompts, reward_fn, *, beta, lr, value_lr=
         returns = advantages + old_values
         advantages = whiten(advantages, mask)
         # 5. Improve: a few passes over the batch, held near the policy that sampled it by the clip.
-        stats = improve(actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), orders,
+        stats = improve(accelerator, actor, optimizer, batch, (old_logps, old_values, advantages, returns, mask), orders,
                         minibatch=minibatch, clip=clip, value_weight=value_weight)
         watched = watch(asked, texts) if watch else {}
         log.append({"update": update, "score": scores.mean().item(), "kl": kl, "kl_k3": (k3 * mask).sum(1).mean().item(),
@@ -121,7 +123,7 @@ def rollout(policy, tokenizer, asked, max_new_tokens, seed):
     return {key: batch[key].to(policy.device) for key in ("input_ids", "labels")}, texts
 
 
-def improve(actor, optimizer, batch, fixed, orders, *, minibatch, clip, value_weight):
+def improve(accelerator, actor, optimizer, batch, fixed, orders, *, minibatch, clip, value_weight):
     """Clipped steps on one batch of rollouts, an epoch for each of the orders; the means of what the literature logs."""
     totals, steps = {}, 0
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -129,11 +131,12 @@ def improve(actor, optimizer, batch, fixed, orders, *, minibatch, clip, value_we
         for k in range(0, len(order), minibatch):
             part = torch.tensor(order[k : k + minibatch], device=batch["labels"].device)
             old_logps, old_values, advantages, returns, mask = (tensor[part] for tensor in fixed)
-            logps, values, _ = by_parts(actor, {key: value[part] for key, value in batch.items()}, width=mask.shape[1])
+            with accelerator.autocast():
+                logps, values, _ = by_parts(actor, {key: value[part] for key, value in batch.items()}, width=mask.shape[1])
             policy_loss = ppo_policy_loss(logps, old_logps, advantages, mask, clip)
             value_loss = ppo_value_loss(values, old_values, returns, mask, clip)
-            (policy_loss + value_weight * value_loss).backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            accelerator.backward(policy_loss + value_weight * value_loss)  # scaled, in fp16
+            accelerator.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             with torch.no_grad():

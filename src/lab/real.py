@@ -86,6 +86,7 @@ class Plan:
     ppo_updates: int = 6
     ppo_rollouts: int = 16
     ppo_tokens: int = 32
+    ppo_rows: int = 8
     varied: int = 12
     draws: int = 4
     best_of: int = 4
@@ -252,8 +253,8 @@ def ppo_stage(plan):
         (policy, tokenizer), reference = trained(plan, "SFT"), trained(plan, "SFT")[0]
         learnt = load_reward(reward_stage(plan), plan.bits)
         log = ppo(policy, reference, tokenizer, ppo_prompts(plan), lambda x, y: rewards(learnt, tokenizer, x, y), beta=plan.beta, lr=plan.ppo_lr,
-                  updates=plan.ppo_updates, rollouts=plan.ppo_rollouts, minibatch=max(1, plan.ppo_rollouts // 2), max_new_tokens=plan.ppo_tokens,
-                  seed=plan.seed, out=folder)
+                  updates=plan.ppo_updates, rollouts=plan.ppo_rollouts, minibatch=plan.ppo_rows, max_new_tokens=plan.ppo_tokens,
+                  precision=plan.precision, seed=plan.seed, out=folder)
         keep(policy, tokenizer, folder, log)
 
     return stage(plan, "ppo", make)
@@ -487,11 +488,11 @@ def peak_bytes():
 
 
 def plan_of(config):
-    """The plan for a size of the course. At size gpu it trains on public sets, a thousand rows of each, and on more of PPO's tokens."""
+    """The plan for a size of the course. At size gpu it trains on public sets, up to a thousand rows of each, one row at a time: they are long."""
     if config.name != "gpu":
         return Plan(**starting_point(), state=state())
-    return Plan(name="real-model-gpu", state=state(), model=config.model, bits=config.bits, lora_r=config.lora_r, lora_alpha=config.lora_alpha, batch_size=config.batch_size,
-                accumulation=config.accumulation, precision=config.precision, public=True, train_pairs=1000, test_pairs=200, sft_lr=config.sft_lr,
+    return Plan(name="real-model-gpu", state=state(), ppo_rows=config.ppo_rows, model=config.model, bits=config.bits, lora_r=config.lora_r, lora_alpha=config.lora_alpha, batch_size=config.batch_size,
+                accumulation=config.batch_size, precision=config.precision, public=True, train_pairs=1000, test_pairs=200, sft_lr=config.sft_lr,
                 dpo_lr=config.dpo_lr, beta=config.beta, reward_lr=config.reward_lr, ppo_lr=config.ppo_lr, ppo_updates=config.ppo_updates,
                 ppo_rollouts=32, ppo_tokens=64)
 

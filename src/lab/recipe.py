@@ -111,7 +111,7 @@ def ppo_policy(config, seed, beta):
         learnt, tasks = reward_model(config, seed)[0], {task.prompt: task for task in training_tasks(config, seed)}
         gold = lambda prompts, texts: {"gold": sum(judge(tasks[x], y).score for x, y in zip(prompts, texts)) / len(texts)}
         log = ppo(policy, sft_model(config, seed)[0], tokenizer, list(tasks), lambda x, y: rewards(learnt, tokenizer, x, y), beta=beta,
-                  lr=config.ppo_lr, updates=config.ppo_updates, seed=seed, watch=gold, out=folder)
+                  lr=config.ppo_lr, updates=config.ppo_updates, minibatch=config.ppo_rows, precision=config.precision, seed=seed, watch=gold, out=folder)
         write_log(folder, log)
 
     folder = kept(config, seed, f"ppo-{beta:g}", make)

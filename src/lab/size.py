@@ -14,6 +14,7 @@ class Size:
 
     tasks        held-out prompts that a result is measured on; their binomial error is 1/(2 sqrt(tasks)) at most
     ppo_updates  each of 64 sampled responses and two passes over them
+    ppo_rows     responses in one step of these passes: what fits into the memory of a 16 GB card at size gpu
     dpo_prompts  prompts whose sampled responses make the preference pairs
     seeds        how many times an experiment is repeated
     precision    what the forward pass computes in while training: "no" is float32, "half" 16 bits of the kind that the GPU has
@@ -38,6 +39,7 @@ class Size:
     reward_epochs: float = 2
     ppo_lr: float = 1e-3
     ppo_updates: int = 32
+    ppo_rows: int = 32
     tasks: int = 400
     seeds: int = 3
 
@@ -48,7 +50,7 @@ SIZES = {
     "smollm2": Size("smollm2", "smollm2", batch_size=8, sft_rows=64, sft_lr=5e-4, sft_epochs=2, dpo_prompts=32,
                     dpo_lr=1e-4, reward_lr=3e-4, ppo_lr=1e-4, ppo_updates=4, tasks=32, seeds=1),
     "gpu": Size("gpu", "HuggingFaceTB/SmolLM2-1.7B", batch_size=16, accumulation=4, precision="half", sft_rows=2000,
-                sft_lr=2e-4, sft_epochs=1, dpo_prompts=500, dpo_lr=5e-5, reward_lr=1e-4, ppo_lr=2e-5, tasks=200, seeds=1, lora_r=16, lora_alpha=32),
+                sft_lr=2e-4, sft_epochs=1, dpo_prompts=500, dpo_lr=5e-5, reward_lr=1e-4, ppo_lr=2e-5, ppo_rows=8, tasks=200, seeds=1, lora_r=16, lora_alpha=32),
 }
 
 

@@ -232,7 +232,7 @@ def data_checksum(examples, collate):
 
 
 # A checkpoint is one safetensors file: the trainable weights, AdamW's state for each and the random state, with the
-# log and the settings in its header. accelerate's save_state would also write the frozen base, and it pickles.
+# log, the settings and (for fp16) the scale of the loss in its header. accelerate's save_state would also write the frozen base, and it pickles.
 STATE = "training.safetensors"
 
 
@@ -244,6 +244,8 @@ def save(out, model, optimizer, settings, log):
     Path(out).mkdir(parents=True, exist_ok=True)
     partial = Path(out) / "training.partial"
     header = {"settings": json.dumps(settings), "log": json.dumps(log)}
+    if getattr(optimizer, "scaler", None):
+        header["scaler"] = json.dumps(optimizer.scaler.state_dict())
     safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, partial, header)
     os.replace(partial, Path(out) / STATE)  # one step: a killed run leaves the last one whole
 
@@ -259,6 +261,8 @@ def restore(out, model, optimizer, settings):
     tensors = safetensors.torch.load_file(path)
     log = json.loads(header["log"])
     torch.set_rng_state(tensors["rng"])
+    if "scaler" in header:
+        optimizer.scaler.load_state_dict(json.loads(header["scaler"]))
     for name, p in trainable(model).items():
         p.data.copy_(tensors[f"weight/{name}"])
         keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors]
