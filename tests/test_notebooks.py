@@ -38,6 +38,7 @@ def test_a_notebook_shows_nothing_raw_and_no_errors(source):
     nbformat.validate(notebook)
     assert [bad for cell in notebook.cells if cell.cell_type == "markdown" for bad in plain.leftovers(cell.source)] == []
     outputs = [output for cell in chapters.code_cells(notebook) for output in cell.outputs]
+    assert not any(chapters.WIDGET in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 

@@ -15,6 +15,8 @@ from jupytext.myst import myst_to_notebook
 from lab.report import CLAIM_MIME, VALUES_MIME
 from tools import colab
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a bar that was drawn while a cell ran: a page has nothing to draw it with
+
 # What a chapter runs with, in the build and in the tests alike: the pocket size, no network, no progress bars.
 ENVIRONMENT = {"LAB_SIZE": "pocket", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
                "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
@@ -48,12 +50,13 @@ def code_hash(notebook):
 
 
 def attach_outputs(notebook, executed):
-    """Give each code cell of a source notebook the outputs of its twin in the executed one."""
+    """Give each code cell of a source notebook the outputs of its twin in the executed one, but for a library's progress bars."""
     ours, theirs = code_cells(notebook), code_cells(executed)
     if [cell.source for cell in ours] != [cell.source for cell in theirs]:
         raise ValueError("the notebook's code cells are not those of its source: run `make book`")
     for cell, twin in zip(ours, theirs):
-        cell.outputs, cell.execution_count = twin.outputs, twin.execution_count
+        cell.outputs = [output for output in twin.outputs if WIDGET not in output.get("data", {})]
+        cell.execution_count = twin.execution_count
 
 
 def recorded(notebook, mime):
