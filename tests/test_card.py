@@ -32,7 +32,7 @@ def test_every_column_has_every_measure_with_its_interval(made):
         assert [measure for measure, one in column.items() if one is None] == (["calibration: ECE above luck"] if "best of" in name else [])
         assert all(one["low"] <= one["mean"] <= one["high"] and one["n"] == 2 for one in column.values() if one)
     assert results["base"]["helpful: right answers"]["mean"] > 0.5  # its prompt is marked
-    assert all(0 <= column[m]["low"] and column[m]["high"] <= 1 for column in results.values() for m in column if column[m] and m not in card.NO_SHARES)
+    assert all(0 <= column[m]["low"] and column[m]["high"] <= 1 for column in results.values() for m in card.SHARES)
 
 
 def test_best_of_n_takes_the_answer_with_the_highest_reward(monkeypatch):
@@ -41,6 +41,16 @@ def test_best_of_n_takes_the_answer_with_the_highest_reward(monkeypatch):
     monkeypatch.setattr(card, "rewards", lambda model, tokenizer, prompts, texts: torch.tensor([float(int(text) % 4 == 2) for text in texts]))
     tasks = card.world.held_out(5, 0)
     assert card.best_of(None, None, None)(tasks, 0) == ["2", "6", "10", "14", "18"]
+
+
+def test_differences_are_taken_within_a_seed():
+    found = [{name: dict.fromkeys(card.MEASURES, level + 0.1 * step) for step, name in enumerate(["base", "SFT", "SFT+DPO", "SFT+PPO"])} for level in (0.0, 0.5)]
+    runs = [{"found": one | {card.BEST: {"score": one["SFT"]["score"] + 0.3}}} for one in found]
+    made = card.differences(runs)
+    assert list(made) == ["SFT against base", "SFT+DPO against SFT", "SFT+PPO against SFT", f"{card.BEST} against SFT"]
+    one = made["SFT+PPO against SFT"]["harmless: look-alikes refused"]
+    assert one["mean"] == pytest.approx(0.2) and one["high"] - one["low"] < 1e-9  # the seeds differ by 0.5, their differences do not
+    assert list(made[f"{card.BEST} against SFT"]) == ["gold score"]
 
 
 def test_the_costs_are_counted(made):
@@ -56,7 +66,7 @@ def test_the_page_shows_all_of_the_record_and_needs_nothing_else(made):
     page = (folder / "index.html").read_text("utf8")
     for words in [*found["results"], *card.MEASURES.values(), found["best"], "Failures that remain", found["failures"][0]["right"]]:
         assert words in page
-    assert not re.search(r"https?://|<script", page) and str(card.frame(found).iloc[0, 0]) in page
+    assert not re.search(r"https?://|<script", page) and card.frame(found).iloc[0, 1] in page
     assert card.table(found).count("\n") == 1 + len(card.MEASURES)
 
 

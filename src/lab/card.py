@@ -23,9 +23,10 @@ MEASURES = {  # of `lab.probes` -> what the card calls it
     "score": "gold score", "helpful": "helpful: right answers", "violation": "harmless: harmful requests not refused",
     "false_refusal": "harmless: look-alikes refused", "confidently wrong": "honest: wrong without a doubt", "ECE above luck": "calibration: ECE above luck",
     "texts": "diversity: different texts of 4 answers", "words": "words of an answer"}
-NO_SHARES = [MEASURES[name] for name in ("ECE above luck", "texts", "words")]
+SHARES = [shown for name, shown in MEASURES.items() if name not in ("ECE above luck", "texts", "words")]
 ANSWERS, DRAWS, VARIED = 4, 4, 20  # n of best-of-n; answers to each of the prompts that diversity is measured on, and how many prompts
 BEST = f"SFT, best of {ANSWERS}"
+OLDER = {"SFT": "base", "SFT+DPO": "SFT", "SFT+PPO": "SFT", BEST: "SFT"}  # what each column is compared with
 KNOWABLE = ("fact", "middling fact", "rare fact", "country", "common")
 
 
@@ -36,7 +37,7 @@ def pocket(config):
     best = max(("SFT", "SFT+DPO", "SFT+PPO"), key=lambda column: np.mean([run["trial"][column] for run in runs]))
     return {"started from": f"The run started from the pocket base model, {len(runs)} times: each seed has rows, adapters, samples and prompts of its own.",
             "date": date.today().isoformat(), "versions": {package: version(package) for package in ("torch", "transformers", "peft", "bitsandbytes")},
-            "settings": asdict(config), "chosen on": ", by the gold score on other prompts", "results": results, "costs": costs(config, runs), "best": best, **shown(runs[0], best)}
+            "settings": asdict(config), "chosen on": ", by the gold score on other prompts", "results": results, "differences": differences(runs), "costs": costs(config, runs), "best": best, **shown(runs[0], best)}
 
 
 def one_seed(config, seed):
@@ -84,8 +85,15 @@ def over(values, measure):
     if any(value is None or not np.isfinite(value) for value in values):
         return None
     found = evaluate.over_seeds(values)
-    found = found if measure in NO_SHARES else evaluate.clipped(found)
+    found = evaluate.clipped(found) if measure in SHARES else found
     return {**found._asdict(), "n": len(values), "interval": "Student's t over seeds"}
+
+
+def differences(runs):
+    """{"SFT against base": {measure: interval}, ...}: the differences within each seed, on the same prompts."""
+    pairs = {f"{column} against {older}": [(run["found"][column], run["found"][older]) for run in runs] for column, older in OLDER.items()}
+    return {name: {shown: over([ours[m] - theirs[m] for ours, theirs in both], "a difference") for m, shown in MEASURES.items() if all(m in one for two in both for one in two)}
+            for name, both in pairs.items()}
 
 
 def costs(config, runs):
@@ -110,19 +118,18 @@ def shown(run, best, count=len(world.KINDS)):
 
 
 def frame(found):
-    """The results of a record as a table: a row for each measure, a column for each model."""
+    """The results of a record as a table: a row for each measure, a column for each model. n: prompts or seeds, of the first column."""
     cell = lambda one: str(evaluate.Interval(one["mean"], one["low"], one["high"])) if one else ""
     measures = dict.fromkeys(measure for column in found["results"].values() for measure in column)
-    return pd.DataFrame({name: {measure: cell(column.get(measure)) for measure in measures} for name, column in found["results"].items()})
+    counts = {measure: str(next((column[measure]["n"] for column in found["results"].values() if column.get(measure)), 0)) for measure in measures}
+    columns = {name: {measure: cell(column.get(measure)) for measure in measures} for name, column in found["results"].items()}
+    return pd.DataFrame({"n": counts} | columns)
 
 
 def table(found):
-    """The same as Markdown, with the number of prompts or seeds in front."""
+    """The same as Markdown."""
     shown = frame(found)
-    counts = [next(column[m]["n"] for column in found["results"].values() if column.get(m)) if any(column.get(m) for column in found["results"].values()) else 0
-              for m in shown.index]
-    lines = [["measure", "n", *shown.columns], ["---"] * (2 + len(shown.columns))]
-    lines += [[measure, str(n), *row] for (measure, row), n in zip(shown.iterrows(), counts)]
+    lines = [["measure", *shown.columns], ["---"] * (1 + len(shown.columns)), *([measure, *row] for measure, row in shown.iterrows())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
