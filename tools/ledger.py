@@ -219,8 +219,9 @@ def _on_github(path, root):
     return f"{plain}/blob/{branch or colab.BRANCH}/{path}" if colab.GITHUB.fullmatch(plain) else ""
 
 
-def reference(name, root, equations, claims):
-    """The reference of lab.name, with labels to come to, its tests, and what each function is used for. claims: what `used_for` gives."""
+def reference(name, root, equations, claims, shown, tested):
+    """The reference of lab.name, with labels to come to, its tests, and what each function is used for. claims, shown, tested: what `used_for`,
+    `documented` and `tests` give."""
     notes = {node: "Used for the claims " + ", ".join(f"{{ref}}`{id} <ledger-{id.lower()}>`" for id in claims[f"{name}.{node}"]) + "."
-             for node in documented(root)[name] if claims.get(f"{name}.{node}")}
-    return f"({api.label(name)})=\nTests: {tests(root)[name]}.\n\n{api.reference(module_file(name, root), equations, name, notes)}"
+             for node in shown[name] if claims.get(f"{name}.{node}")}
+    return f"({api.label(name)})=\nTests: {tested[name]}.\n\n{api.reference(module_file(name, root), equations, name, notes)}"

@@ -79,8 +79,9 @@ def _references(text, root):
     names = re.findall(r"\{\{ api\.(\w+) \}\}", text)
     if not names:
         return {}
-    (labels, _), claims = plain.index(sources(root)), ledger.used_for(root)
-    return {f"api.{name}": ledger.reference(name, root, labels, claims) for name in names}
+    labels, _ = plain.index(sources(root))
+    made = ledger.used_for(root), ledger.documented(root), ledger.tests(root)
+    return {f"api.{name}": ledger.reference(name, root, labels, *made) for name in names}
 
 
 def status_table(root):

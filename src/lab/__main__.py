@@ -238,7 +238,7 @@ def same_inputs(args):
 
 def run_card(args):
     """`lab card`: an interrupted run goes on with the same command."""
-    from lab import card, models, real, recipe
+    from lab import card, real, recipe
     from lab.export import export
     from lab.ppo import PPOError
 

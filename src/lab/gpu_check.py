@@ -58,7 +58,7 @@ def share(total, room=ROOM):
 
 def precision():
     """What the GPU computes the forward pass in: "bf16" if its hardware has that format, else "fp16", as on a T4."""
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp16" if models.half(torch.device("cuda")) == torch.float16 else "bf16"
 
 
 def gpu():
