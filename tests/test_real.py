@@ -92,11 +92,11 @@ def test_a_killed_training_goes_on_and_gives_the_same(small, monkeypatch):
     monkeypatch.setattr(real, "sft", lambda *_, **__: pytest.fail("SFT was made twice"))
     folder = real.dpo_stage(plan)
     assert len(calls) == 5 and real.cost(folder)["resumed"] and not (folder / train_module.STATE).exists()
-    resumed = real.recipe.read_log(folder)
+    resumed = real.train.read_log(folder)
     start = real.sft_stage(plan)
     monkeypatch.setattr(real, "sft_stage", lambda _: start)
     other = real.dpo_stage(real.replace(plan, name="whole"))  # from the same SFT model, without an interruption
-    assert [record["loss"] for record in resumed] == [record["loss"] for record in real.recipe.read_log(other)]
+    assert [record["loss"] for record in resumed] == [record["loss"] for record in real.train.read_log(other)]
 
 
 def test_an_interrupted_command_says_so(small, monkeypatch, capsys):
@@ -142,7 +142,7 @@ def test_at_size_gpu_it_trains_on_public_sets_in_parts(monkeypatch, small):
     rows = {"oasst2": [{"messages": [*talk, {"role": "assistant", "content": "Two."}]}], "ultrafeedback": [{"prompt": talk, "chosen": "Two.", "rejected": "Three, I think."}]}
     monkeypatch.setattr(real.public, "load", lambda name, n, drop: asked.append((name, n, drop)) or (rows[name] * n)[:n])
     short = real.replace(plan, model=models.POCKET, precision="no", accumulation=2, batch_size=4, max_length=150, **real.SHORT | {"train_pairs": 8, "best_of": 2})
-    found = real.finished(short)
+    found = real.record(short)
     assert {name for name, _, _ in asked} == {"oasst2", "ultrafeedback"} and all(drop for *_, drop in asked)
     assert found["training"]["dpo"][0]["loss"] == pytest.approx(0.693147, abs=1e-4) and len(found["training"]["ppo"]) == 1
 

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 from lab import size
@@ -81,10 +82,12 @@ def add_ppo(command, config):
 
 
 def add_data(command):
+    """The rows to train on."""
     command.add_argument("--data", required=True, help=".jsonl, .json, .csv or .parquet file, or a Hub data set, owner/name or owner/name:split")
 
 
 def add_adapter(command, config):
+    """The shape of a new adapter; one that is trained further keeps its own."""
     command.add_argument("--lora-r", type=whole, default=config.lora_r, help="rank of a new adapter (default %(default)s)")
     command.add_argument("--lora-alpha", type=positive, default=config.lora_alpha, help="(default %(default)s)")
 
@@ -136,6 +139,7 @@ def train_adapter(args, stage, wrap=None, save=None, **options):
     """Train a new adapter, or go on with the one that --model names, and save it in --out in PEFT's format.
     wrap, save: for a stage that trains more than the model it is given."""
     from lab.models import save_adapter
+    from lab.train import write_log
 
     process, model, tokenizer = start(args)
     model = wrap(model) if wrap else model
@@ -144,7 +148,7 @@ def train_adapter(args, stage, wrap=None, save=None, **options):
                 out=args.out, **options)
     if process.is_main_process:
         (save or save_adapter)(model, args.out, tokenizer)
-        write_log(args, log)
+        write_log(args.out, log)
         many = "es" * (process.num_processes > 1)
         print(f"{args.command}: {len(log)} steps on {process.num_processes} process{many}, loss {log[0]['loss']:.3f} -> "
               f"{log[-1]['loss']:.3f}; the adapter is in {args.out}")
@@ -164,29 +168,23 @@ def start(args):
     return process, model if isinstance(model, PeftModel) else add_lora(model, args.lora_r, args.lora_alpha, args.seed), tokenizer
 
 
-def write_log(args, log):
-    (Path(args.out) / "log.json").write_text(json.dumps(log, indent=1))
-
-
 def run_ppo(args):
     """`lab ppo`: the reference is the model as --model gives it."""
     from lab.data import PROMPTS, read
     from lab.models import load
-    from lab.ppo import PPOError, ppo
+    from lab.ppo import ppo
     from lab.reward import load_reward, rewards
+    from lab.train import write_log
 
     rows, learnt = read(args.data, PROMPTS), load_reward(args.reward, args.bits)
     same_inputs(args)
     process, policy, tokenizer = start(args)
     if process.num_processes > 1:
         raise ValueError("ppo runs on one device: start it without `accelerate launch` (chapter 11 says what more would take)")
-    try:
-        log = ppo(policy, load(args.model, args.bits)[0], tokenizer, [row["prompt"] for row in rows], lambda x, y: rewards(learnt, tokenizer, x, y),
-                  beta=args.beta, lr=args.lr, updates=args.updates, rollouts=args.rollouts, minibatch=max(1, args.rollouts // 2),
-                  max_new_tokens=args.max_new_tokens, seed=args.seed, out=args.out)
-    except PPOError as error:
-        raise ValueError(str(error)) from error
-    write_log(args, log)
+    log = ppo(policy, load(args.model, args.bits)[0], tokenizer, [row["prompt"] for row in rows], lambda x, y: rewards(learnt, tokenizer, x, y),
+              beta=args.beta, lr=args.lr, updates=args.updates, rollouts=args.rollouts, minibatch=max(1, args.rollouts // 2),
+              max_new_tokens=args.max_new_tokens, seed=args.seed, out=args.out)
+    write_log(args.out, log)
     print(f"ppo: {len(log)} updates, reward {log[0]['score']:.3f} -> {log[-1]['score']:.3f}, {log[-1]['kl']:.2f} nats from the start; the adapter is in {args.out}")
 
 
@@ -240,19 +238,15 @@ def run_card(args):
     """`lab card`: an interrupted run goes on with the same command."""
     from lab import card, real, recipe
     from lab.export import export
-    from lab.ppo import PPOError
 
     writable(args.out)
     config, out = size.current(), Path(args.out)
     if config.name == "pocket":
-        try:
-            found = card.pocket(config)
-        except PPOError as error:
-            raise ValueError(str(error)) from error
-        folder = recipe.place(config, 0, {"SFT": "sft", "SFT+DPO": "dpo-1-1", "SFT+PPO": f"ppo-{config.beta:g}"}[found["best"]])
+        found = card.pocket(config)
+        folder = {"SFT": recipe.sft_folder, "SFT+DPO": recipe.dpo_folder, "SFT+PPO": partial(recipe.ppo_folder, beta=config.beta)}[found["best"]](config, 0)
     else:
         plan = real.plan_of(config)
-        found = real.finished(plan)
+        found = real.record(plan)
         folder = real.trained_folder(plan, found["best"])
     name = found["best"].replace("+", "-")
     (out / "record.json").write_text(json.dumps(found, indent=1))

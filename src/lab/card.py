@@ -43,8 +43,9 @@ def pocket(config):
 def one_seed(config, seed):
     """{"found": {column: measures}, "trial": {column: mean score on other prompts}, and what was asked and answered}."""
     base, tokenizer = models.load(config.model, bits=config.bits)
+    by_ppo, log = recipe.ppo_policy(config, seed, config.beta)
     policies = {"base": (base, data.marked(tokenizer)), "SFT": recipe.sft_model(config, seed), "SFT+DPO": (recipe.dpo_policy(config, seed)[0], tokenizer),
-                "SFT+PPO": (recipe.ppo_policy(config, seed, config.beta)[0], tokenizer)}
+                "SFT+PPO": (by_ppo, tokenizer)}
     tasks, others, few = (world.held_out(n, seed=start + seed) for n, start in ((config.tasks // 2, 500), (config.tasks // 2, 600), (VARIED, 700)))
     seen = {task.sentence for task in tasks}
     trial = [task for task in others if task.sentence not in seen]  # to choose the best by
@@ -55,7 +56,7 @@ def one_seed(config, seed):
     for name, policy in policies.items():  # best-of-n has no probabilities to be calibrated
         found[name] |= probes.confidence(*policy, world.held_out(config.tasks // 3, seed=800 + seed, kinds=KNOWABLE))
     chosen = {name: evaluate.summarise(trial, answer[name](trial, seed))["score"] for name in policies}
-    return {"found": found, "trial": chosen, "tasks": tasks, "texts": texts, "ppo": recipe.ppo_policy(config, seed, config.beta)[1]}
+    return {"found": found, "trial": chosen, "tasks": tasks, "texts": texts, "ppo": log}
 
 
 def answers(model, tokenizer, tasks, seed):
@@ -67,6 +68,7 @@ def best_of(model, tokenizer, reward_model):
     """A function like `answers` that takes the answer with the highest reward among a few."""
 
     def give(tasks, seed):
+        """Sample ANSWERS times; keep the first of the highest."""
         every = [task for task in tasks for _ in range(ANSWERS)]
         texts = answers(model, tokenizer, every, seed)
         first = rewards(reward_model, tokenizer, [task.prompt for task in every], texts).view(-1, ANSWERS).argmax(1).tolist()

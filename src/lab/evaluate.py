@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from lab import world
-from lab.data import as_rows, encode_prompt, over_responses, over_rows, tokenise
+from lab.data import as_rows, encode_prompt, over_rows, response_rows, tokenise
 from lab.judge import judge
 from lab.models import supervised_logits
 from lab.objectives import sequence_logprobs
@@ -146,8 +146,7 @@ def completions(tokenizer, stem, options):
 
 def response_logprobs(model, tokenizer, prompts, responses):
     """log pi(y | x) of one response (str) to each prompt: (N,)."""
-    with dense(model) as plain:
-        return over_responses(lambda ids, labels: sequence_logprobs(*supervised_logits(plain, ids, labels)), tokenizer, prompts, responses, model.device)
+    return row_logprobs(model, tokenizer, response_rows(tokenizer, prompts, responses))
 
 
 def row_logprobs(model, tokenizer, rows, temperature=1.0):

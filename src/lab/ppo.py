@@ -19,7 +19,7 @@ from lab.objectives import IGNORE, gae, kl_estimators, masked_mean, ppo_policy_l
 from lab.sample import sample_ids
 
 
-class PPOError(RuntimeError):
+class PPOError(ValueError):
     """A run that must not go on, in one sentence. What was saved before it is whole."""
 
 

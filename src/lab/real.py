@@ -179,7 +179,7 @@ def stage(plan, name, make):
         resumed, started = (folder / train.STATE).exists(), time.perf_counter()
         forget_peak()
         make(folder)
-        seconds = recipe.read_log(folder)[-1]["seconds"] if resumed else time.perf_counter() - started
+        seconds = train.read_log(folder)[-1]["seconds"] if resumed else time.perf_counter() - started
         (folder / "cost.json").write_text(json.dumps({"seconds": round(seconds, 1), "peak_bytes": peak_bytes(), "resumed": resumed}))
 
     return recipe.kept(plan, plan.seed, name, measured)
@@ -232,7 +232,7 @@ def reward_stage(plan):
         fitted = RewardModel(model)
         log = train_reward(fitted, tokenizer, pairs(plan)[0], lr=plan.reward_lr, epochs=plan.reward_epochs, **training(plan, folder))
         save_reward(fitted, folder, tokenizer)
-        recipe.write_log(folder, log)
+        train.write_log(folder, log)
         (folder / "margins.json").write_text(json.dumps(margins(plan, fitted, tokenizer)))
 
     return stage(plan, "reward", make)
@@ -261,8 +261,9 @@ def ppo_stage(plan):
 
 
 def keep(model, tokenizer, folder, log):
+    """Write what a stage has trained, and its log."""
     models.save_adapter(model, folder, tokenizer)
-    recipe.write_log(folder, log)
+    train.write_log(folder, log)
 
 
 # Tests: the same for each model
@@ -421,8 +422,9 @@ def cost(folder):
     return json.loads((folder / "cost.json").read_text())
 
 
-def record(plan, folders, stopped=""):
-    """All that was found, as one dict for JSON."""
+def record(plan):
+    """All that was found, as one dict for JSON. Every stage is made first if it is not there."""
+    folders, stopped = run(plan)
     names = [name for name in ("start", *OLDER) if f"{name}-probes" in folders]
     found, costs = {name: measures(plan, name) for name in names}, {name: cost(folder) for name, folder in folders.items()}
     if "best-of" in folders:
@@ -452,7 +454,7 @@ def reward_accuracy(folders):
 
 def curves(folders):
     """The whole log of each training."""
-    return {name: recipe.read_log(folders[name]) for name in ("sft", "dpo", "reward", "ppo") if name in folders}
+    return {name: train.read_log(folders[name]) for name in ("sft", "dpo", "reward", "ppo") if name in folders}
 
 
 def samples(plan, names, count=6):
@@ -497,11 +499,6 @@ def plan_of(config):
                 ppo_rollouts=32, ppo_tokens=64)
 
 
-def finished(plan):
-    """The record of a plan, every stage of which is made first if it is not there."""
-    return record(plan, *run(plan))
-
-
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lab.real", description="The whole recipe on a real model, with a record at the end.")
@@ -512,7 +509,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     plan = Plan(model=options.model, state=state()) if options.model else plan_of(size.SIZES["smollm2"])
     try:
-        found = finished(replace(plan, seed=options.seed, **(SHORT if options.short else {})))
+        found = record(replace(plan, seed=options.seed, **(SHORT if options.short else {})))
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

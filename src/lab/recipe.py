@@ -29,7 +29,12 @@ SOURCES = ("__init__.py", "data/__init__.py", "dpo.py", "hub.py", "judge.py", "m
 
 
 def sft_model(config, seed):
-    """Stage 1: (model, tokenizer), the base with an adapter, after one epoch on instruction rows.
+    """Stage 1: (model, tokenizer), the base with an adapter, after one epoch on instruction rows."""
+    return models.load(sft_folder(config, seed), bits=config.bits)
+
+
+def sft_folder(config, seed):
+    """Where its adapter is.
 
     Half of the rows at half the rate of the chapter on SFT: later stages find something to mend, and many seeds fit.
     """
@@ -40,9 +45,9 @@ def sft_model(config, seed):
         log = sft(model, tokenizer, instruction_rows(config, seed), lr=config.sft_lr / 2, epochs=1, batch_size=max(1, config.batch_size // 2),
                   seed=seed, **loop(config, folder))
         models.save_adapter(model, folder, tokenizer)
-        write_log(folder, log)
+        train.write_log(folder, log)
 
-    return models.load(kept(config, seed, "sft", make), bits=config.bits)
+    return kept(config, seed, "sft", make)
 
 
 def instruction_rows(config, seed):
@@ -74,22 +79,27 @@ def reward_model(config, seed):
         log = train_reward(fitted, tokenizer, preference_pairs(config, seed), lr=config.reward_lr, epochs=config.reward_epochs,
                            batch_size=config.batch_size, seed=seed, **loop(config, folder))
         save_reward(fitted, folder, tokenizer)
-        write_log(folder, log)
+        train.write_log(folder, log)
 
     folder = kept(config, seed, "reward", make)
-    return load_reward(folder, config.bits), read_log(folder)
+    return load_reward(folder, config.bits), train.read_log(folder)
 
 
 def dpo_policy(config, seed, faster=1, longer=1):
     """Stage 4, one way: (policy, log) of DPO on the pairs. faster, longer: multiples of the size's learning rate and epochs."""
+    folder = dpo_folder(config, seed, faster, longer)
+    return models.load(folder, bits=config.bits)[0], train.read_log(folder)
+
+
+def dpo_folder(config, seed, faster=1, longer=1):
+    """Where its adapter and its log are."""
 
     def make(folder):
         policy, tokenizer, log = dpo_on(preference_pairs(config, seed), config, seed, faster, longer, folder)
         models.save_adapter(policy, folder, tokenizer)
-        write_log(folder, log)
+        train.write_log(folder, log)
 
-    folder = kept(config, seed, f"dpo-{faster:g}-{longer:g}", make)
-    return models.load(folder, bits=config.bits)[0], read_log(folder)
+    return kept(config, seed, f"dpo-{faster:g}-{longer:g}", make)
 
 
 def dpo_on(pairs, config, seed, faster=1, longer=1, folder=None):
@@ -105,6 +115,12 @@ def ppo_policy(config, seed, beta):
 
     The log has `gold` as well, the judge's mean score of each batch, which the policy never sees.
     """
+    folder = ppo_folder(config, seed, beta)
+    return models.load(folder, bits=config.bits)[0], train.read_log(folder)
+
+
+def ppo_folder(config, seed, beta):
+    """Where its adapter and its log are."""
 
     def make(folder):
         policy, tokenizer = sft_model(config, seed)
@@ -112,10 +128,9 @@ def ppo_policy(config, seed, beta):
         gold = lambda prompts, texts: {"gold": sum(judge(tasks[x], y).score for x, y in zip(prompts, texts)) / len(texts)}
         log = ppo(policy, sft_model(config, seed)[0], tokenizer, list(tasks), lambda x, y: rewards(learnt, tokenizer, x, y), beta=beta,
                   lr=config.ppo_lr, updates=config.ppo_updates, minibatch=config.ppo_rows, precision=config.precision, seed=seed, watch=gold, out=folder)
-        write_log(folder, log)
+        train.write_log(folder, log)
 
-    folder = kept(config, seed, f"ppo-{beta:g}", make)
-    return models.load(folder, bits=config.bits)[0], read_log(folder)
+    return kept(config, seed, f"ppo-{beta:g}", make)
 
 
 def loop(config, folder=None):
@@ -154,13 +169,3 @@ def state(config):
     for library in ("torch", "transformers", "peft", "bitsandbytes"):
         digest.update(version(library).encode())
     return digest.hexdigest()[:12]
-
-
-def write_log(folder, log):
-    """Keep a training's log beside what it made."""
-    (folder / "log.json").write_text(json.dumps(log))
-
-
-def read_log(folder):
-    """One dict for each step or update, as the loops return it. `seconds` are those of the machine that trained."""
-    return json.loads((folder / "log.json").read_text())

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab import models
-from lab.data import PAIRS, encode_all, encode_pair, name_of, over_responses, pair_collator, read
+from lab.data import PAIRS, encode_all, encode_pair, name_of, over_rows, pair_collator, read, response_rows
 from lab.objectives import IGNORE, bradley_terry_loss
 from lab.sample import dense
 from lab.train import train
@@ -56,7 +56,7 @@ def loss(reward_model, batch):
 def rewards(reward_model, tokenizer, prompts, responses):
     """r_phi of one response to each prompt: (N,)."""
     with dense(reward_model.model):
-        return over_responses(reward_model, tokenizer, prompts, responses, reward_model.head.weight.device)
+        return over_rows(reward_model, tokenizer, response_rows(tokenizer, prompts, responses), reward_model.head.weight.device)
 
 
 def save_reward(reward_model, folder, tokenizer):

@@ -237,6 +237,7 @@ STATE = "training.safetensors"
 
 
 def save(out, model, optimizer, settings, log):
+    """Write the state of a run to the folder `out`."""
     tensors = {"rng": torch.get_rng_state()}
     for name, p in trainable(model).items():
         tensors[f"weight/{name}"] = p.detach()
@@ -271,8 +272,19 @@ def restore(out, model, optimizer, settings):
 
 
 def check_same_run(out, saved, wanted):
+    """Raise ValueError, naming the first setting that differs, if `out` holds another run."""
     for key, value in wanted.items():
         if saved.get(key) != value:
             what = {"order": "number of examples, epochs, batch size or seed", "data": "training data"}.get(key, key)
             raise ValueError(f"out={str(out)!r} holds a run with another {what} ({saved.get(key)}, now {value}): "
                              "choose another folder, or delete this one")
+
+
+def write_log(folder, log):
+    """Keep a training's log beside what it made."""
+    (Path(folder) / "log.json").write_text(json.dumps(log))
+
+
+def read_log(folder):
+    """One dict for each step or update, as the loops return it. `seconds` are those of the machine that trained."""
+    return json.loads((Path(folder) / "log.json").read_text())

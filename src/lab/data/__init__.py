@@ -308,10 +308,9 @@ def as_rows(prompts, answers):
     return [{"input_ids": x + y, "labels": [IGNORE] * len(x) + y} for x, y in zip(prompts, answers, strict=True)]
 
 
-def over_responses(function, tokenizer, prompts, responses, device):
-    """`over_rows` of one response (str) to each prompt. An empty response counts too: its end-of-turn token is there."""
-    rows = [encode_sft({"prompt": x, "response": y}, tokenizer, 10**9) for x, y in zip(prompts, responses, strict=True)]
-    return over_rows(function, tokenizer, rows, device)
+def response_rows(tokenizer, prompts, responses):
+    """One response (str) to each prompt as encoded rows. An empty response counts too: its end-of-turn token is there."""
+    return [encode_sft({"prompt": x, "response": y}, tokenizer, 10**9) for x, y in zip(prompts, responses, strict=True)]
 
 
 @torch.no_grad()
