@@ -42,6 +42,13 @@ def test_a_notebook_shows_nothing_raw_and_no_errors(source):
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 
+def test_a_librarys_bar_is_left_out_and_all_else_stays():
+    cell, bar, text = nbformat.v4.new_code_cell("x"), *(nbformat.v4.new_output("display_data", {kind: "1"}) for kind in (chapters.WIDGET, "text/plain"))
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[bar, text, nbformat.v4.new_output("stream", text="2")])])
+    chapters.attach_outputs(nbformat.v4.new_notebook(cells=[cell]), executed)
+    assert [output.output_type for output in cell.outputs] == ["display_data", "stream"] and "text/plain" in cell.outputs[0].data
+
+
 @each_chapter
 def test_a_notebook_says_how_it_was_executed(source):
     run = chapters.read_notebook(source.with_suffix(".ipynb")).metadata["run"]

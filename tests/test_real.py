@@ -147,6 +147,14 @@ def test_at_size_gpu_it_trains_on_public_sets_in_parts(monkeypatch, small):
     assert found["training"]["dpo"][0]["loss"] == pytest.approx(0.693147, abs=1e-4) and len(found["training"]["ppo"]) == 1
 
 
+def test_a_public_row_that_is_too_long_is_left_out(monkeypatch):
+    """By its characters, of which a token has three or more: the one kept has 20 tokens' worth, the other 2,000."""
+    kept, left = ({"prompt": "Say it.", "response": "word " * n} for n in (10, 1200))
+    monkeypatch.setattr(real.public, "load", lambda name, n, drop: [kept, left])
+    plan = real.replace(real.plan_of(size.SIZES["gpu"]), max_length=768)
+    assert real.training_rows(plan, "instructions", 2) == [kept]
+
+
 def test_with_a_hub_it_starts_from_the_base(monkeypatch, capsys, tmp_path):
     (tmp_path / "snapshots" / "0123abc").mkdir(parents=True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "snapshots" / "0123abc"))
