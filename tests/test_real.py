@@ -148,7 +148,7 @@ def test_at_size_gpu_it_trains_on_public_sets_in_parts(monkeypatch, small):
 
 
 def test_a_public_row_that_is_too_long_is_left_out(monkeypatch):
-    """By its characters, of which a token has three or more: the one kept has 20 tokens' worth, the other 2,000."""
+    """By its characters, three for a token: the one that is left out has about 6,000 of them."""
     kept, left = ({"prompt": "Say it.", "response": "word " * n} for n in (10, 1200))
     monkeypatch.setattr(real.public, "load", lambda name, n, drop: [kept, left])
     plan = real.replace(real.plan_of(size.SIZES["gpu"]), max_length=768)
