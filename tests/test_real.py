@@ -136,7 +136,7 @@ def test_passages_are_judged_on_the_answer_and_the_citation():
 def test_at_size_gpu_it_trains_on_public_sets_in_parts(monkeypatch, small):
     """The rows that the Hub would give: conversations of several turns among them."""
     plan = real.plan_of(size.SIZES["gpu"])
-    assert plan.public and plan.precision == "half" and plan.accumulation == 4 and plan.model == "HuggingFaceTB/SmolLM2-1.7B"
+    assert plan.public and plan.precision == "half" and plan.accumulation == plan.batch_size and plan.model == "HuggingFaceTB/SmolLM2-1.7B"
     asked = []
     talk = [{"role": "user", "content": "Say one."}, {"role": "assistant", "content": "One."}, {"role": "user", "content": "And two."}]
     rows = {"oasst2": [{"messages": [*talk, {"role": "assistant", "content": "Two."}]}], "ultrafeedback": [{"prompt": talk, "chosen": "Two.", "rejected": "Three, I think."}]}
