@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 
 from lab import calculator, memory
 from lab.report import CLAIMS
-from tools import api, chapters, colab, ledger, plain
+from tools import api, chapters, colab, ledger, pages, plain
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -116,6 +116,8 @@ def test_a_page_shows_what_its_notebook_stores(source):
     assert [text for text in chapters.values(notebook).values() if text not in shown] == []
     tags = re.findall(r"\\tag\{(\d+)\}", "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"))
     assert [number.get_text().strip("()#¶") for number in html.select(".eqno")] == tags
+    tables = [len(shown) for shown in chapters.recorded(notebook, chapters.VALUES_MIME)]
+    assert len(html.select(".cell_output details > table")) == sum(count > pages.FEW for count in tables)  # long ones are folded
     assert len(html.select(".cell_output img")) == sum("image/png" in output.get("data", {}) for cell in chapters.code_cells(notebook) for output in cell.outputs)
 
 

@@ -15,6 +15,7 @@ from tools import colab, ledger, plain
 from tools.chapters import all_values, attach_outputs, claims, exercises, fill, read_notebook, read_source, sources, values
 from tools.markdown import table
 
+FEW = 6  # values that a reader takes in at a glance
 STATUS_COLUMNS = ("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 
@@ -114,10 +115,12 @@ def _link(source):
 
 
 def _prepare_outputs(cell, boxes):
-    """Link a claim's box to the ledger, leave out the values, and move an image's alt text to the cell, where the book's builder looks.
-    boxes: the labels of the boxes to come."""
+    """Link a claim's box to the ledger, fold a long table of values, and move an image's alt text to the cell, where the book's builder
+    looks. boxes: the labels of the boxes to come."""
     for output in cell.outputs:
-        output.get("data", {}).pop(VALUES_MIME, None)
+        quoted = output.get("data", {}).pop(VALUES_MIME, {})
+        if len(quoted) > FEW:
+            output.data["text/html"] = f"<details><summary>{len(quoted)} values, which the text quotes</summary>{output.data['text/html']}</details>"
         if CLAIM_MIME in output.get("data", {}):
             output.data = {"text/markdown": ledger.box(output.data, next(boxes))}
             cell.metadata.setdefault("mystnb", {})["markdown_format"] = "myst"
