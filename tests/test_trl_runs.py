@@ -8,6 +8,7 @@ from transformers import LlamaForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from lab import data, dpo, reward, sft, train
+from lab.gpu_check import like_ours
 
 BATCH = 4
 # Sides of unequal length, so that padding, the mean over tokens and the sum over a response all matter.
@@ -23,9 +24,7 @@ def as_text(row, tokenizer):
 def theirs(trainer, kind, model, rows, tokenizer, folder, **options):
     """TRL's log of a run with our order and our schedule."""
     order = train.batch_order(len(rows), 1, BATCH, seed=0).flatten().tolist()
-    settings = kind(output_dir=str(folder), per_device_train_batch_size=BATCH, num_train_epochs=1, learning_rate=1e-3, lr_scheduler_type="linear",
-                    warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy="sequential", gradient_checkpointing=False,
-                    use_cpu=True, bf16=False, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, **options)
+    settings = like_ours(kind, folder, 1e-3, BATCH, **options)
     run = trainer(model=model, args=settings, train_dataset=Dataset.from_list([as_text(rows[i], tokenizer) for i in order]), processing_class=tokenizer)
     run.train()
     return [record for record in run.state.log_history if "loss" in record]

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from lab import size
+from lab.command import exit_code
 
 
 def parser():
@@ -266,16 +267,13 @@ def run_pretrain(args):
 
 def main(arguments=None):
     """Run one command; a wrong input ends it with one sentence."""
-    try:
+
+    def run():
+        """Reading the arguments too: LAB_SIZE may be wrong."""
         args = parser().parse_args(arguments)
         globals()[f"run_{args.command}"](args)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 
 from lab import data, memory, models, real, size
+from lab.command import exit_code
 from lab.dpo import dpo
 from lab.ppo import PPOError, ppo
 from lab.reward import RewardModel, load_reward, rewards, save_reward, train_reward
@@ -119,11 +120,8 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
     clock, texts = Clock(), [as_text(row, tokenizer) for row in in_order(rows, config, tokenizer, seed)]
     with tempfile.TemporaryDirectory() as folder, models.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        settings = getattr(trl, f"{kind}Config")(
-            output_dir=folder, per_device_train_batch_size=config.batch_size // config.accumulation, gradient_accumulation_steps=config.accumulation,
-            num_train_epochs=1, learning_rate=lr, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0,
-            train_sampling_strategy="sequential", gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(), fp16=config.precision == "fp16",
-            bf16=config.precision == "bf16", logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, seed=seed, **options)
+        settings = like_ours(getattr(trl, f"{kind}Config"), folder, lr, config.batch_size // config.accumulation, config.precision, seed,
+                             gradient_accumulation_steps=config.accumulation, **options)
         run = getattr(trl, f"{kind}Trainer")(model=model, args=settings, train_dataset=Dataset.from_list(texts), processing_class=tokenizer, callbacks=[clock])
         # TRL makes the adapter of a 4-bit model bfloat16. Ours is float32, and fp16's scaled gradients need it to be.
         for name, p in model.named_parameters():
@@ -134,6 +132,14 @@ def in_trl(kind, config, rows, lr, seed, adapter=None, **options):
         raise CheckFailed(f"{kind} in TRL: the adapter was not float32 as ours is, so the two runs cannot be compared")
     log = [record for record in run.state.log_history if "loss" in record]
     return [{"loss": one["loss"], "tokens": int(one["num_tokens"]), "seconds": end} for one, end in zip(log, clock.ends, strict=True)]
+
+
+def like_ours(kind, folder, lr, batch, precision="no", seed=0, **options):
+    """TRL's configuration, a `trl.SFTConfig` for example, with what our loop does: its order, schedule, clipping and optimiser."""
+    return kind(output_dir=str(folder), per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=lr, lr_scheduler_type="linear",
+                warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, train_sampling_strategy="sequential", gradient_checkpointing=False,
+                use_cpu=not torch.cuda.is_available(), fp16=precision == "fp16", bf16=precision == "bf16", logging_steps=1, save_strategy="no",
+                report_to="none", disable_tqdm=True, seed=seed, **options)
 
 
 class Clock(TrainerCallback):
@@ -256,18 +262,20 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpu", action="store_true", help="the tiny form, without a GPU")
     options = parser.parse_args(arguments)
+    return exit_code(lambda: write_record(options))
+
+
+def write_record(options):
+    """What the command line asks for: the record in a file; 1 if the check failed."""
+    config, rollouts, source = chosen(options)
+    found = {"started from": source, "seed": options.seed, "date": date.today().isoformat(), "precision": config.precision,
+             "cap_bytes": None if options.cpu else ROOM, "machine": real.machine() | gpu(), "settings": asdict(config),
+             "versions": {"python": platform.python_version()} | {package: version(package) for package in (*real.PACKAGES, "trl")}}
     try:
-        config, rollouts, source = chosen(options)
-        found = {"started from": source, "seed": options.seed, "date": date.today().isoformat(), "precision": config.precision,
-                 "cap_bytes": None if options.cpu else ROOM, "machine": real.machine() | gpu(), "settings": asdict(config),
-                 "versions": {"python": platform.python_version()} | {package: version(package) for package in (*real.PACKAGES, "trl")}}
         found |= check(config, options.seed, rollouts)
     except (CheckFailed, PPOError, FloatingPointError, torch.OutOfMemoryError) as error:
         print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     out = Path(options.out or "runs/gpu-check.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")

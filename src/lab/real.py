@@ -28,6 +28,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from lab import calibration, card, evaluate, hub, models, public, rag, recipe, size, train
+from lab.command import exit_code
 from lab.constraints import abstains, contains_any, refuses, satisfied
 from lab.data import DataError, as_rows, encode_prompt
 from lab.dpo import dpo
@@ -507,19 +508,16 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="a few rows of everything: does it run?")
     options = parser.parse_args(arguments)
+    return exit_code(lambda: write_record(options))
+
+
+def write_record(options):
+    """What the command line asks for: the record of a plan, in a file."""
     plan = Plan(model=options.model, state=state()) if options.model else plan_of(size.SIZES["smollm2"])
-    try:
-        found = record(replace(plan, seed=options.seed, **(SHORT if options.short else {})))
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
-        return 130
+    found = record(replace(plan, seed=options.seed, **(SHORT if options.short else {})))
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     Path(options.out).write_text(json.dumps(found, indent=1) + "\n")
     print(f"{found['started from']}\n\n{card.table(found)}\n\n{found['seconds'] / 60:.0f} minutes; the record is in {options.out}")
-    return 0
 
 
 if __name__ == "__main__":
