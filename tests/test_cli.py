@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lab import train as train_module
 from lab.__main__ import main
 from lab.models import load
+from lab.size import SIZES
 
 
 @pytest.fixture
@@ -61,6 +62,17 @@ def test_reward_and_ppo_follow_each_other(files, tmp_path, folder, capsys):
     assert main([*ppo, "--out", str(tmp_path / "none")]) == 2 and "earn the same reward" in capsys.readouterr().err
     assert main(ppo) == 2 and "another model or with another reward model" in capsys.readouterr().err
     assert main([*ppo, "--reward", folder]) == 2 and "holds no reward model" in capsys.readouterr().err
+
+
+def test_ppo_takes_the_parts_and_the_precision_of_its_size(files, tmp_path, folder, monkeypatch):
+    """32 responses in one step would not fit a 16 GB card at size gpu."""
+    asked = {}
+    monkeypatch.setattr("lab.ppo.ppo", lambda *_, **options: asked.update(options) or [{"score": 0.0, "kl": 0.0}])
+    monkeypatch.setattr("lab.reward.load_reward", lambda *_: None)
+    (tmp_path / "head.safetensors").touch()
+    monkeypatch.setenv("LAB_SIZE", "gpu")
+    assert main(["ppo", "--model", folder, *files["dpo"][1:3], "--reward", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert asked["minibatch"] == SIZES["gpu"].ppo_rows < 32 and asked["precision"] == "half"
 
 
 def test_a_finished_command_is_not_silently_repeated(files, tmp_path, capsys):

@@ -63,7 +63,6 @@ def add_training(command, lr, epochs, config):
     command.add_argument("--epochs", type=positive, default=epochs, help="(default %(default)s)")
     command.add_argument("--batch-size", type=whole, default=config.batch_size, help="examples per step, over all devices (default %(default)s)")
     command.add_argument("--accumulation", type=whole, default=config.accumulation, help="parts that a batch is computed in (default %(default)s)")
-    command.add_argument("--precision", choices=("no", "half", "bf16", "fp16"), default=config.precision, help="(default %(default)s)")
     add_adapter(command, config)
     command.add_argument("--max-length", type=whole, help="longest conversation in tokens (default: the model's context)")
     command.add_argument("--drop", action="store_true", help="leave out rows that cannot be used, with a count, instead of stopping")
@@ -88,7 +87,8 @@ def add_data(command):
 
 
 def add_adapter(command, config):
-    """The shape of a new adapter; one that is trained further keeps its own."""
+    """What the adapter is trained in, and the shape of a new one; one that is trained further keeps its own."""
+    command.add_argument("--precision", choices=("no", "half", "bf16", "fp16"), default=config.precision, help="(default %(default)s)")
     command.add_argument("--lora-r", type=whole, default=config.lora_r, help="rank of a new adapter (default %(default)s)")
     command.add_argument("--lora-alpha", type=positive, default=config.lora_alpha, help="(default %(default)s)")
 
@@ -183,8 +183,8 @@ def run_ppo(args):
     if process.num_processes > 1:
         raise ValueError("ppo runs on one device: start it without `accelerate launch` (chapter 11 says what more would take)")
     log = ppo(policy, load(args.model, args.bits)[0], tokenizer, [row["prompt"] for row in rows], lambda x, y: rewards(learnt, tokenizer, x, y),
-              beta=args.beta, lr=args.lr, updates=args.updates, rollouts=args.rollouts, minibatch=max(1, args.rollouts // 2),
-              max_new_tokens=args.max_new_tokens, seed=args.seed, out=args.out)
+              beta=args.beta, lr=args.lr, updates=args.updates, rollouts=args.rollouts, minibatch=max(1, min(size.current().ppo_rows, args.rollouts // 2)),
+              precision=args.precision, max_new_tokens=args.max_new_tokens, seed=args.seed, out=args.out)
     write_log(args.out, log)
     print(f"ppo: {len(log)} updates, reward {log[0]['score']:.3f} -> {log[-1]['score']:.3f}, {log[-1]['kl']:.2f} nats from the start; the adapter is in {args.out}")
 
