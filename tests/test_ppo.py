@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lab import models
-from lab.objectives import sequence_logprobs
+from lab.objectives import sequence_logprobs, token_logprobs
 from lab.ppo import ActorCritic, PPOError, by_parts, ppo, rollout, token_rewards
 from lab.reward import RewardModel, rewards, train_reward
 
@@ -128,11 +128,13 @@ def test_empty_responses_stop_the_run(policy, tokenizer, monkeypatch):
         ppo(policy, copy.deepcopy(policy), tokenizer, PROMPTS, lambda asked, texts: [1.0] * len(texts), **FAST)
 
 
-def test_half_precision_starts_at_its_reference_and_goes_on_after_a_kill(policy, tokenizer, tmp_path):
+def test_half_precision_starts_at_its_reference_and_goes_on_after_a_kill(policy, tokenizer, tmp_path, monkeypatch):
     """On a CPU bf16 stands in for the fp16 of a T4, which a CPU has not."""
     start, first, second = (copy.deepcopy(policy) for _ in range(3))
+    dtypes = []  # of the policy's logits, scored and trained, and of the reference's
+    monkeypatch.setattr("lab.ppo.token_logprobs", lambda logits, kept: dtypes.append(logits.dtype) or token_logprobs(logits, kept))
     wanted = run(policy, tokenizer, precision="bf16")
-    assert abs(wanted[0]["kl"]) < 0.05
+    assert abs(wanted[0]["kl"]) < 0.05 and set(dtypes) == {torch.bfloat16}
 
     def dies(asked, texts, calls=count()):
         if next(calls) == 3:

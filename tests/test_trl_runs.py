@@ -7,18 +7,13 @@ from datasets import Dataset
 from transformers import LlamaForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from lab import data, dpo, reward, sft, train
-from lab.gpu_check import like_ours
+from lab import dpo, reward, sft, train
+from lab.gpu_check import as_text, like_ours
 
 BATCH = 4
 # Sides of unequal length, so that padding, the mean over tokens and the sum over a response all matter.
 PAIRS = [row | {"rejected": row["rejected"] + " Sorry." * (i % 3)} for i, row in enumerate(PAIR_ROWS)]
 LONGER = [row | {"response": row["response"] * (1 + i % 3)} for i, row in enumerate(ROWS)]
-
-
-def as_text(row, tokenizer):
-    row = {"completion" if key == "response" else key: text for key, text in row.items()}
-    return row | {"prompt": data.render(tokenizer, data.as_messages(row["prompt"]), prompt=True)}
 
 
 def theirs(trainer, kind, model, rows, tokenizer, folder, **options):
